@@ -1,0 +1,3 @@
+//! Riverlog's storage engine.
+pub mod ids;
+pub mod io;

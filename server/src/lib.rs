@@ -1,0 +1,1 @@
+//! Riverlog server.
