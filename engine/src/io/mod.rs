@@ -3,9 +3,12 @@
 //! Everything above works on [`Io`], [`IoFile`], [`Clock`] and [`Entropy`]: the real disk and the
 //! simulated one run the same engine code. All calls block; none is made while a lock is held.
 
-use std::io::Result;
+use std::io::{ErrorKind, Result};
 use std::path::Path;
 use std::sync::Arc;
+
+pub mod disk;
+pub mod system;
 
 /// How [`Io::open`] opens a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +35,10 @@ pub struct DirEntry {
 /// A file system. Creation, rename and removal of a file are durable only after [`Io::sync_dir`]
 /// of its directory; file content only after [`IoFile::sync_data`].
 pub trait Io: Send + Sync + 'static {
-    /// Creates a directory and its missing parents; existing ones are fine.
+    /// Creates a directory and its missing parents, durably; existing ones are fine.
+    ///
+    /// On return the entry of `dir` survives a power cut, also when an earlier process created it
+    /// and was killed before it could sync the parent.
     fn create_dir_all(&self, dir: &Path) -> Result<()>;
     /// Opens a file.
     fn open(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn IoFile>>;
@@ -52,9 +58,22 @@ pub trait Io: Send + Sync + 'static {
 }
 
 /// An open file. Calls at different offsets may run at the same time.
+#[expect(clippy::len_without_is_empty, reason = "a file is not a collection")]
 pub trait IoFile: Send + Sync {
     /// Reads at `offset` into `buf` until it is full or the file ends; returns the bytes read.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize>;
+    /// Reads exactly `buf.len()` bytes at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` if the file ends first; `buf` then holds unspecified bytes.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let n = self.read_at(buf, offset)?;
+        if n < buf.len() {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
     /// Writes all of `buf` at `offset`, extending the file if needed.
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()>;
     /// Makes all earlier writes, and the length, durable. After an error nothing is known about
@@ -64,6 +83,7 @@ pub trait IoFile: Send + Sync {
     fn set_len(&self, len: u64) -> Result<()>;
     /// Reserves disk space for the first `len` bytes and extends the file to `len` if shorter.
     /// Fails with `StorageFull` where space is short; a file system without the call extends only.
+    /// After an error the length is somewhere between the old one and `len`.
     fn allocate(&self, len: u64) -> Result<()>;
     /// Length in bytes.
     fn len(&self) -> Result<u64>;
@@ -92,4 +112,15 @@ pub struct Env {
     pub clock: Arc<dyn Clock>,
     /// Random bits.
     pub entropy: Arc<dyn Entropy>,
+}
+
+impl Env {
+    /// The machine's own file systems, clock and random numbers.
+    pub fn real() -> Self {
+        Self {
+            io: Arc::new(disk::DiskIo::new()),
+            clock: Arc::new(system::SystemClock),
+            entropy: Arc::new(system::SystemEntropy),
+        }
+    }
 }
