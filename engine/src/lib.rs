@@ -1,5 +1,6 @@
 //! Riverlog's storage engine.
 pub mod error;
+pub mod format;
 pub mod ids;
 pub mod io;
 pub mod message;

@@ -1,0 +1,16 @@
+//! Byte formats of everything the engine puts on disk: pure encoding and decoding over byte
+//! slices, no I/O. `engine/FORMAT.md` documents them byte by byte.
+//!
+//! Every decoder is total: any input gives a value or a [`FormatError`], never a panic, and no
+//! allocation is sized by a number that was not compared with the bytes at hand first.
+//! All fixed-width integers are little-endian.
+
+pub mod cursor;
+mod error;
+pub mod file_header;
+pub mod frame;
+pub mod op;
+pub mod record;
+pub mod varint;
+
+pub use error::FormatError;
