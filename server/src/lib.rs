@@ -1,1 +1,2 @@
 //! Riverlog server.
+pub mod jetstream;

@@ -1,0 +1,88 @@
+//! Features of the protocol that this version does not have. A configuration that asks for one is
+//! refused by name, never accepted and ignored.
+
+use super::super::errors::{ApiError, not_supported_by_consumer, not_supported_by_stream};
+use super::super::types::consumer_config::ConsumerConfig;
+use super::super::types::enums::{AckPolicy, PersistMode, PriorityPolicy, ReplayPolicy};
+use super::super::types::stream_config::StreamConfig;
+
+/// Refuses what a stream cannot do yet.
+pub fn check_stream(config: &StreamConfig) -> Result<(), ApiError> {
+    let asked = [
+        (config.mirror.is_some(), "a mirror"),
+        (!config.sources.is_empty(), "sourcing from other streams"),
+        (config.subject_transform.is_some(), "subject_transform"),
+        (config.republish.is_some(), "republish"),
+        (config.allow_msg_ttl, "allow_msg_ttl"),
+        (
+            config.subject_delete_marker_ttl != 0,
+            "subject_delete_marker_ttl",
+        ),
+        (config.allow_msg_counter, "allow_msg_counter"),
+        (config.allow_atomic, "allow_atomic"),
+        (config.allow_batched, "allow_batched"),
+        (config.allow_msg_schedules, "allow_msg_schedules"),
+        (
+            config.persist_mode == PersistMode::Async,
+            "persist_mode async",
+        ),
+    ];
+    match asked.iter().find(|(wanted, _)| *wanted) {
+        Some((_, what)) => Err(not_supported_by_stream(what)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what a consumer cannot do yet.
+pub fn check_consumer(config: &ConsumerConfig) -> Result<(), ApiError> {
+    let asked = [
+        (config.is_push(), "a push consumer (deliver_subject)"),
+        (
+            config.ack_policy == AckPolicy::FlowControl,
+            "ack policy flow_control",
+        ),
+        (
+            config.replay_policy == ReplayPolicy::Original,
+            "replay policy original",
+        ),
+        (config.direct, "direct"),
+        (config.sourcing, "sourcing"),
+        (
+            config.priority_policy != PriorityPolicy::None,
+            "a priority policy",
+        ),
+        (!config.sample_freq.is_empty(), "sample_freq"),
+    ];
+    match asked.iter().find(|(wanted, _)| *wanted) {
+        Some((_, what)) => Err(not_supported_by_consumer(what)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsupported_settings_are_refused_by_name() {
+        let config = StreamConfig {
+            allow_atomic: true,
+            ..StreamConfig::default()
+        };
+        let error = check_stream(&config).unwrap_err();
+        assert_eq!(error.err_code, 10052);
+        assert_eq!(
+            error.description,
+            "allow_atomic is not supported by this version of Riverlog"
+        );
+        let config = ConsumerConfig {
+            deliver_subject: "d".to_owned(),
+            ..ConsumerConfig::default()
+        };
+        let error = check_consumer(&config).unwrap_err();
+        assert_eq!(error.err_code, 10012);
+        assert!(error.description.contains("deliver_subject"));
+        assert_eq!(check_stream(&StreamConfig::default()), Ok(()));
+        assert_eq!(check_consumer(&ConsumerConfig::default()), Ok(()));
+    }
+}
