@@ -4,3 +4,4 @@ pub mod format;
 pub mod ids;
 pub mod io;
 pub mod message;
+pub mod subject;
