@@ -1,4 +1,5 @@
 //! Riverlog's storage engine.
+pub mod consumer;
 pub mod error;
 pub mod format;
 pub mod ids;

@@ -1,0 +1,250 @@
+//! The changes themselves, shared by live operations and by the replay of recorded events. They
+//! are silent about sequences they do not know, so that an effect may be applied twice.
+
+use roaring::RoaringTreemap;
+
+use super::config::AckPolicy;
+use super::events::EventKind;
+use super::notice::Notice;
+use super::pending::{PendingEntry, Tick};
+use super::state::{ConsumerState, SeqPair};
+use crate::ids::{Seq, TimestampNs};
+
+/// What a message was to the consumer before it was forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropped {
+    Pending,
+    GivenUp,
+    Unknown,
+}
+
+impl ConsumerState {
+    pub(super) fn deliveries_of(&self, seq: u64) -> u32 {
+        self.deliveries.get(&seq).copied().unwrap_or(1)
+    }
+
+    fn set_deliveries(&mut self, seq: u64, count: u32) {
+        let old = match count {
+            1 => self.deliveries.remove(&seq),
+            _ => self.deliveries.insert(seq, count),
+        };
+        self.redelivered -= u64::from(old.is_some_and(|old| old > 1));
+        self.redelivered += u64::from(count > 1);
+    }
+
+    /// Distance of a delivered sequence from the highest delivered one, as recorded.
+    pub(super) fn distance(&self, seq: u64) -> u64 {
+        self.delivered.stream - seq
+    }
+
+    /// When a pending message is due; `None` means never.
+    fn due_of(&self, seq: u64, sent: Tick) -> Option<TimestampNs> {
+        if self.urgent.contains(seq) {
+            return Some(TimestampNs(i64::MIN));
+        }
+        if let Some(due) = self.delayed.get(&seq) {
+            return Some(due.start());
+        }
+        let wait_ns = self.config.wait_ns(self.deliveries_of(seq))?;
+        let wait_ns = i64::try_from(wait_ns).unwrap_or(i64::MAX);
+        Some(TimestampNs(sent.start().0.saturating_add(wait_ns)))
+    }
+
+    /// Sets the deadline of a message that is not queued.
+    pub(super) fn arm(&mut self, seq: u64) {
+        if let Some(entry) = self.pending.get(seq) {
+            let due = match self.queue.contains(seq) {
+                true => None,
+                false => self.due_of(seq, entry.sent),
+            };
+            self.pending.arm(seq, due);
+        }
+    }
+
+    /// Recomputes every deadline.
+    pub(super) fn arm_all(&mut self) {
+        let seqs: Vec<u64> = self.pending.iter().map(|(seq, _)| seq).collect();
+        for seq in seqs {
+            self.arm(seq);
+        }
+    }
+
+    /// Queues a pending message behind all others.
+    pub(super) fn enqueue(&mut self, seq: u64) {
+        self.queue.push(seq);
+        self.pending.arm(seq, None);
+    }
+
+    pub(super) fn apply_deliver(&mut self, seq: u64, tick: Tick) {
+        self.delivered.consumer += 1;
+        self.delivered.stream = seq;
+        self.listed.remove_range(..=seq);
+        self.next = self.next.max(seq + 1);
+        self.clock = tick;
+        if self.config.ack == AckPolicy::None {
+            self.floor = self.delivered;
+            return;
+        }
+        let entry = PendingEntry {
+            consumer_seq: self.delivered.consumer,
+            sent: tick,
+        };
+        let due = self.due_of(seq, tick);
+        self.pending.push(seq, entry, due);
+    }
+
+    pub(super) fn apply_redeliver(&mut self, seq: u64, tick: Tick) {
+        self.delivered.consumer += 1;
+        self.clock = tick;
+        if !self.pending.contains(seq) {
+            return;
+        }
+        self.set_deliveries(seq, self.deliveries_of(seq).saturating_add(1));
+        self.urgent.remove(seq);
+        self.delayed.remove(&seq);
+        self.pending.set_sent(seq, tick);
+        self.arm(seq);
+    }
+
+    pub(super) fn apply_undeliver(&mut self, seq: u64) {
+        if self.config.ack == AckPolicy::None {
+            self.delivered = SeqPair {
+                consumer: self.delivered.consumer.saturating_sub(1),
+                stream: seq.saturating_sub(1),
+            };
+            self.floor = self.delivered;
+            self.listed.insert(seq);
+        } else if self.pending.contains(seq) {
+            self.set_deliveries(seq, self.deliveries_of(seq).saturating_sub(1));
+            self.delayed.remove(&seq);
+            self.urgent.insert(seq);
+            self.arm(seq);
+        }
+    }
+
+    pub(super) fn apply_nak(&mut self, seq: u64) {
+        if self.pending.contains(seq) {
+            self.delayed.remove(&seq);
+            self.urgent.insert(seq);
+            self.arm(seq);
+        }
+    }
+
+    pub(super) fn apply_nak_until(&mut self, seq: u64, due: Tick) {
+        if self.pending.contains(seq) {
+            self.urgent.remove(seq);
+            self.delayed.insert(seq, due);
+            self.arm(seq);
+        }
+    }
+
+    pub(super) fn apply_progress(&mut self, seq: u64, tick: Tick) {
+        self.clock = tick;
+        if self.pending.contains(seq) {
+            self.delayed.remove(&seq);
+            self.pending.set_sent(seq, tick);
+            self.arm(seq);
+        }
+    }
+
+    /// Gives a message up: no further delivery is allowed. The reported floor stays (T-58).
+    pub(super) fn give_up(&mut self, seq: u64, deliveries: u32) {
+        let distance = self.distance(seq);
+        self.events.record(EventKind::GiveUp, seq, distance, None);
+        self.apply_give_up(seq);
+        self.notices.push(Notice::MaxDeliveries {
+            seq: Seq(seq),
+            deliveries: u64::from(deliveries),
+        });
+    }
+
+    pub(super) fn apply_give_up(&mut self, seq: u64) {
+        if self.pending.remove(seq).is_some() {
+            self.queue.forget(seq);
+            self.urgent.remove(seq);
+            self.delayed.remove(&seq);
+            self.exhausted.insert(seq);
+        }
+    }
+
+    /// Removes one message from pending or from the given-up ones, and moves the floor.
+    pub(super) fn apply_ack(&mut self, seq: u64) -> bool {
+        let was_first = self.pending.first().is_none_or(|(first, _)| first == seq);
+        match self.drop_message(seq) {
+            Dropped::Unknown => return false,
+            // An acknowledgement above the lowest open message leaves the floor alone.
+            Dropped::Pending if !was_first => {}
+            Dropped::Pending | Dropped::GivenUp => self.raise_floor(),
+        }
+        true
+    }
+
+    /// Acknowledges everything delivered up to `seq` (T-64); the removed messages.
+    pub(super) fn apply_ack_all(&mut self, seq: u64) -> RoaringTreemap {
+        let mut removed = RoaringTreemap::new();
+        while let Some((first, _)) = self.pending.first()
+            && first <= seq
+        {
+            self.drop_message(first);
+            removed.insert(first);
+        }
+        while let Some(first) = self.exhausted.min()
+            && first <= seq
+        {
+            self.drop_message(first);
+            removed.insert(first);
+        }
+        let consumer = match self.pending.first() {
+            Some((_, entry)) => entry.consumer_seq - 1,
+            None => self.delivered.consumer,
+        };
+        self.raise_floor_to(SeqPair {
+            consumer,
+            stream: seq,
+        });
+        removed
+    }
+
+    /// Forgets a message that was pending or given up.
+    pub(super) fn drop_message(&mut self, seq: u64) -> Dropped {
+        let dropped = if self.pending.remove(seq).is_some() {
+            self.queue.forget(seq);
+            self.urgent.remove(seq);
+            self.delayed.remove(&seq);
+            Dropped::Pending
+        } else if self.exhausted.remove(seq) {
+            Dropped::GivenUp
+        } else {
+            return Dropped::Unknown;
+        };
+        self.set_deliveries(seq, 1);
+        dropped
+    }
+
+    /// Moves the floor to just below the lowest unacknowledged message, or to the last delivery
+    /// when there is none (T-43, T-65).
+    pub(super) fn raise_floor(&mut self) {
+        self.raise_floor_to(match self.pending.first() {
+            Some((seq, entry)) => SeqPair {
+                consumer: entry.consumer_seq - 1,
+                stream: seq - 1,
+            },
+            None => self.delivered,
+        });
+    }
+
+    fn raise_floor_to(&mut self, to: SeqPair) {
+        self.floor.consumer = self.floor.consumer.max(to.consumer);
+        self.floor.stream = self.floor.stream.max(to.stream);
+    }
+
+    /// Drops listed messages below `to`.
+    pub(super) fn unlist_below(&mut self, to: u64) {
+        while let Some(first) = self.listed.min()
+            && first < to
+        {
+            self.events.unlisted(first);
+            self.listed.remove(first);
+        }
+    }
+}
