@@ -1,2 +1,4 @@
-//! Riverlog server.
+//! Riverlog server: the library behind the binary `riverlog`.
+
+pub mod config;
 pub mod jetstream;
