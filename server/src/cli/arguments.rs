@@ -11,7 +11,11 @@ use crate::config::options::{Credentials, Syslog, User};
 /// The arguments as clap reads them after [`normalise`]: booleans have a value, so that
 /// `-js=false` can switch off what the file switches on.
 #[derive(Clone, Debug, Default, Parser, PartialEq, Eq)]
-#[command(disable_help_flag = true, disable_version_flag = true, no_binary_name = true)]
+#[command(
+    disable_help_flag = true,
+    disable_version_flag = true,
+    no_binary_name = true
+)]
 #[command(rename_all = "snake_case", args_override_self = true)]
 pub struct Arguments {
     #[arg(long)]
@@ -136,14 +140,25 @@ impl Arguments {
             log.file.clone_from(&self.log);
         }
         for (target, values) in [
-            (&mut log.debug, [self.debug, self.debug_trace, self.debug_trace_verbose]),
-            (&mut log.trace_verbose, [self.trace_verbose, self.debug_trace_verbose, None]),
+            (
+                &mut log.debug,
+                [self.debug, self.debug_trace, self.debug_trace_verbose],
+            ),
+            (
+                &mut log.trace_verbose,
+                [self.trace_verbose, self.debug_trace_verbose, None],
+            ),
         ] {
             if let Some(value) = values.into_iter().flatten().reduce(|a, b| a || b) {
                 *target = value;
             }
         }
-        let trace = [self.trace, self.trace_verbose, self.debug_trace, self.debug_trace_verbose];
+        let trace = [
+            self.trace,
+            self.trace_verbose,
+            self.debug_trace,
+            self.debug_trace_verbose,
+        ];
         if let Some(value) = trace.into_iter().flatten().reduce(|a, b| a || b) {
             log.trace = value;
         }
@@ -164,14 +179,21 @@ impl Arguments {
         config.auth.credentials = match (&self.user, &self.pass, &self.auth) {
             (None, None, None) => return Ok(()),
             (Some(name), Some(password), None) if !name.is_empty() && !password.is_empty() => {
-                Credentials::User(User { name: name.clone(), password: password.clone() })
+                Credentials::User(User {
+                    name: name.clone(),
+                    password: password.clone(),
+                })
             }
             (None, None, Some(token)) if !token.is_empty() => Credentials::Token(token.clone()),
             (Some(_), Some(_), Some(_)) => {
                 return Err(UsageError::Conflict("--user and --pass exclude --auth"));
             }
             (_, _, Some(_)) => return Err(UsageError::Conflict("--auth must not be empty")),
-            _ => return Err(UsageError::Conflict("--user and --pass need each other, not empty")),
+            _ => {
+                return Err(UsageError::Conflict(
+                    "--user and --pass need each other, not empty",
+                ));
+            }
         };
         Ok(())
     }
@@ -184,7 +206,10 @@ fn bad_value(error: &clap::Error) -> UsageError {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,
     };
-    match (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue)) {
+    match (
+        text(ContextKind::InvalidArg),
+        text(ContextKind::InvalidValue),
+    ) {
         (Some(flag), Some(value)) => UsageError::BadValue {
             flag: flag.split([' ', '=']).next().unwrap_or_default().to_owned(),
             value,

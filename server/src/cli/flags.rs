@@ -26,15 +26,27 @@ pub enum Takes {
 }
 
 const fn value(names: &'static [&'static str]) -> Flag {
-    Flag { names, takes: Takes::Value, unsupported: None }
+    Flag {
+        names,
+        takes: Takes::Value,
+        unsupported: None,
+    }
 }
 
 const fn switch(names: &'static [&'static str]) -> Flag {
-    Flag { names, takes: Takes::Bool, unsupported: None }
+    Flag {
+        names,
+        takes: Takes::Bool,
+        unsupported: None,
+    }
 }
 
 const fn refused(names: &'static [&'static str], takes: Takes, feature: &'static str) -> Flag {
-    Flag { names, takes, unsupported: Some(feature) }
+    Flag {
+        names,
+        takes,
+        unsupported: Some(feature),
+    }
 }
 
 const TLS: &str = "TLS";
@@ -125,11 +137,21 @@ impl fmt::Display for UsageError {
         match self {
             Self::UnknownFlag(flag) => write!(f, "flag provided but not defined: {flag}"),
             Self::Unsupported { flag, feature } => {
-                write!(f, "flag {flag}: {feature} is not supported in this version of Riverlog")
+                write!(
+                    f,
+                    "flag {flag}: {feature} is not supported in this version of Riverlog"
+                )
             }
             Self::NeedsValue(flag) => write!(f, "flag needs an argument: {flag}"),
-            Self::BadValue { flag, value, expected } => {
-                write!(f, "invalid value {value:?} for flag {flag}: expected {expected}")
+            Self::BadValue {
+                flag,
+                value,
+                expected,
+            } => {
+                write!(
+                    f,
+                    "invalid value {value:?} for flag {flag}: expected {expected}"
+                )
             }
             Self::UnknownCommand(word) => write!(f, "unrecognized command: {word:?}"),
             Self::Conflict(reason) => f.write_str(reason),
@@ -168,15 +190,19 @@ pub fn normalise(arguments: &[String]) -> Result<Vec<String>, UsageError> {
             return Err(UsageError::UnknownFlag(typed));
         };
         if let Some(feature) = flag.unsupported {
-            return Err(UsageError::Unsupported { flag: typed, feature });
+            return Err(UsageError::Unsupported {
+                flag: typed,
+                feature,
+            });
         }
         let value = match (flag.takes, inline) {
             (Takes::Bool, None) => "true".to_owned(),
             (Takes::Bool, Some(text)) => bool_text(&typed, text)?.to_owned(),
             (Takes::Value, Some(text)) => text,
-            (Takes::Value, None) => {
-                rest.next().cloned().ok_or_else(|| UsageError::NeedsValue(typed.clone()))?
-            }
+            (Takes::Value, None) => rest
+                .next()
+                .cloned()
+                .ok_or_else(|| UsageError::NeedsValue(typed.clone()))?,
         };
         normal.push(format!("--{}={value}", flag.names[0]));
     }

@@ -3,7 +3,6 @@
 mod arguments;
 mod flags;
 mod help;
-mod main;
 mod signal;
 #[cfg(test)]
 mod tests;
@@ -11,7 +10,6 @@ mod tests;
 pub use arguments::Arguments;
 pub use flags::{FLAGS, Flag, Takes, UsageError, normalise};
 pub use help::help;
-pub use main::{exit, main};
 
 /// The version of the reference server whose protocol and behaviour this server has. Clients
 /// switch features on by it.
@@ -29,7 +27,10 @@ const NATS_SERVER: &str = "nats-server";
 pub fn program_name(argument_zero: Option<&str>) -> String {
     argument_zero
         .and_then(|path| std::path::Path::new(path).file_name())
-        .map_or_else(|| "riverlog".to_owned(), |name| name.to_string_lossy().into_owned())
+        .map_or_else(
+            || "riverlog".to_owned(),
+            |name| name.to_string_lossy().into_owned(),
+        )
 }
 
 /// The line of `-v`. Scripts parse it, so a link named `nats-server` prints just what the

@@ -26,7 +26,10 @@ impl fmt::Display for SignalError {
                 "unknown signal {command:?}: expected ldm, stop, quit, term, reopen or reload"
             ),
             Self::BadTarget { target, reason } => {
-                write!(f, "{target:?} is neither a process id nor a pid file: {reason}")
+                write!(
+                    f,
+                    "{target:?} is neither a process id nor a pid file: {reason}"
+                )
             }
             Self::Ambiguous { program, pids } if pids.is_empty() => {
                 write!(f, "no {program} processes running")
@@ -53,15 +56,23 @@ pub(super) fn send(request: &str, program: &str) -> Result<(), SignalError> {
             [pid] => *pid,
             pids => {
                 let program = program.to_owned();
-                return Err(SignalError::Ambiguous { program, pids: pids.to_vec() });
+                return Err(SignalError::Ambiguous {
+                    program,
+                    pids: pids.to_vec(),
+                });
             }
         },
     };
     let Some(process) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else {
-        return Err(SignalError::Failed { pid, reason: "no process id".to_owned() });
+        return Err(SignalError::Failed {
+            pid,
+            reason: "no process id".to_owned(),
+        });
     };
-    kill_process(process, signal)
-        .map_err(|error| SignalError::Failed { pid, reason: error.to_string() })
+    kill_process(process, signal).map_err(|error| SignalError::Failed {
+        pid,
+        reason: error.to_string(),
+    })
 }
 
 fn signal(command: &str) -> Result<Signal, SignalError> {
@@ -80,15 +91,22 @@ fn target_pid(target: &str) -> Result<i32, SignalError> {
     if let Ok(pid) = target.parse() {
         return Ok(pid);
     }
-    let bad = |reason: String| SignalError::BadTarget { target: target.to_owned(), reason };
+    let bad = |reason: String| SignalError::BadTarget {
+        target: target.to_owned(),
+        reason,
+    };
     let text = std::fs::read_to_string(target).map_err(|error| bad(error.to_string()))?;
-    text.trim().parse().map_err(|_| bad("the file holds no process id".to_owned()))
+    text.trim()
+        .parse()
+        .map_err(|_| bad("the file holds no process id".to_owned()))
 }
 
 /// Processes started under the same name as this one, without this one.
 fn running(program: &str) -> Vec<i32> {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
-    let Ok(folder) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(folder) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     folder
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -119,7 +137,12 @@ mod tests {
         ] {
             assert_eq!(signal(command).unwrap(), expected);
         }
-        assert!(send("bogus=1", "riverlog").unwrap_err().to_string().contains("bogus"));
+        assert!(
+            send("bogus=1", "riverlog")
+                .unwrap_err()
+                .to_string()
+                .contains("bogus")
+        );
     }
 
     #[test]

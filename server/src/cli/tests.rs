@@ -25,7 +25,14 @@ fn check_error(line: &str, expected: &str) {
 
 #[test]
 fn every_spelling_of_a_value() {
-    for line in ["-p 5222", "-p=5222", "--p 5222", "--p=5222", "--port 5222", "-port=5222"] {
+    for line in [
+        "-p 5222",
+        "-p=5222",
+        "--p 5222",
+        "--p=5222",
+        "--port 5222",
+        "-port=5222",
+    ] {
         check(line, |c| c.port = 5222);
     }
     for line in ["-p -1", "-p=-1", "--port -1", "--port=-1", "-p 0"] {
@@ -39,7 +46,15 @@ fn every_spelling_of_a_value() {
 
 #[test]
 fn every_spelling_of_a_switch() {
-    for line in ["-js", "--js", "-jetstream", "--jetstream", "-js=true", "-js=1", "--jetstream=T"] {
+    for line in [
+        "-js",
+        "--js",
+        "-jetstream",
+        "--jetstream",
+        "-js=true",
+        "-js=1",
+        "--jetstream=T",
+    ] {
         check(line, |c| c.jetstream.enabled = true);
     }
     let mut config = ServerConfig::default();
@@ -57,12 +72,22 @@ fn server_flags() {
     check("--pid f", |c| c.pid_file = Some("f".into()));
     check("-m 8222", |c| c.monitor.port = Some(8222));
     check("--http_port -1", |c| c.monitor.port = Some(0));
-    check("--client_advertise a:1", |c| c.client_advertise = Some("a:1".to_owned()));
-    check("--ports_file_dir d", |c| c.ports_file_dir = Some("d".into()));
+    check("--client_advertise a:1", |c| {
+        c.client_advertise = Some("a:1".to_owned())
+    });
+    check("--ports_file_dir d", |c| {
+        c.ports_file_dir = Some("d".into())
+    });
     assert_eq!(parse("-c f").unwrap().config, Some(PathBuf::from("f")));
     assert_eq!(parse("--config=f -t").unwrap().test_config, Some(true));
-    assert_eq!(parse("-sl reload=1").unwrap().signal.as_deref(), Some("reload=1"));
-    assert_eq!(parse("--signal=quit=/x").unwrap().signal.as_deref(), Some("quit=/x"));
+    assert_eq!(
+        parse("-sl reload=1").unwrap().signal.as_deref(),
+        Some("reload=1")
+    );
+    assert_eq!(
+        parse("--signal=quit=/x").unwrap().signal.as_deref(),
+        Some("quit=/x")
+    );
 }
 
 #[test]
@@ -104,14 +129,22 @@ fn store_and_access_flags() {
         c.jetstream.ephemeral = true;
     });
     check("--user a --pass b", |c| {
-        let user = User { name: "a".to_owned(), password: "b".to_owned() };
+        let user = User {
+            name: "a".to_owned(),
+            password: "b".to_owned(),
+        };
         c.auth.credentials = Credentials::User(user);
     });
-    check("--auth t", |c| c.auth.credentials = Credentials::Token("t".to_owned()));
+    check("--auth t", |c| {
+        c.auth.credentials = Credentials::Token("t".to_owned())
+    });
     check_error("--user a", "--user and --pass need each other, not empty");
     check_error("--pass a", "--user and --pass need each other, not empty");
     check_error("--auth=", "--auth must not be empty");
-    check_error("--auth t --user a --pass b", "--user and --pass exclude --auth");
+    check_error(
+        "--auth t --user a --pass b",
+        "--user and --pass exclude --auth",
+    );
 }
 
 #[test]
@@ -132,24 +165,45 @@ fn what_cannot_be_used_is_named() {
     check_error("-bogus=1", "flag provided but not defined: -bogus");
     check_error("---p 1", "flag provided but not defined: ---p");
     check_error("-p", "flag needs an argument: -p");
-    check_error("-p x", "invalid value \"x\" for flag --port: expected a number");
-    check_error("-p 65536", "invalid value \"65536\" for flag -p: expected a port from -1 to 65535");
-    check_error("-m -2", "invalid value \"-2\" for flag -m: expected a port from -1 to 65535");
-    check_error("-js=maybe", "invalid value \"maybe\" for flag -js: expected true or false");
+    check_error(
+        "-p x",
+        "invalid value \"x\" for flag --port: expected a number",
+    );
+    check_error(
+        "-p 65536",
+        "invalid value \"65536\" for flag -p: expected a port from -1 to 65535",
+    );
+    check_error(
+        "-m -2",
+        "invalid value \"-2\" for flag -m: expected a port from -1 to 65535",
+    );
+    check_error(
+        "-js=maybe",
+        "invalid value \"maybe\" for flag -js: expected true or false",
+    );
     check_error(
         "--log_size_limit=1MB",
         "invalid value \"1MB\" for flag --log_size_limit: expected a number",
     );
     for (line, flag) in [
-        ("--tls", "--tls"), ("-tlscert=x", "-tlscert"), ("--tlskey x", "--tlskey"),
-        ("--tlsverify", "--tlsverify"), ("--tlscacert x", "--tlscacert"), ("-ms 1", "-ms"),
+        ("--tls", "--tls"),
+        ("-tlscert=x", "-tlscert"),
+        ("--tlskey x", "--tlskey"),
+        ("--tlsverify", "--tlsverify"),
+        ("--tlscacert x", "--tlscacert"),
+        ("-ms 1", "-ms"),
     ] {
         let expected = format!("flag {flag}: TLS is not supported in this version of Riverlog");
         check_error(line, &expected);
     }
     for flag in [
-        "--routes", "--cluster", "--cluster_name", "--cluster_listen", "--cluster_advertise",
-        "--no_advertise", "--connect_retries",
+        "--routes",
+        "--cluster",
+        "--cluster_name",
+        "--cluster_listen",
+        "--cluster_advertise",
+        "--no_advertise",
+        "--connect_retries",
     ] {
         let expected =
             format!("flag {flag}: clustering is not supported in this version of Riverlog");
@@ -174,7 +228,13 @@ fn every_flag_is_known_to_clap_and_to_the_help_text() {
             assert!(flag.names.iter().any(|name| is_shown(&name)), "{flag:?}");
         }
     }
-    assert_eq!(known.len(), FLAGS.iter().filter(|flag| flag.unsupported.is_none()).count());
+    assert_eq!(
+        known.len(),
+        FLAGS
+            .iter()
+            .filter(|flag| flag.unsupported.is_none())
+            .count()
+    );
 }
 
 #[test]

@@ -204,12 +204,8 @@ impl<'a> Lexer<'a> {
     /// A value that is neither an array nor a map.
     pub(super) fn scalar(&mut self) -> Result<Scalar, SyntaxError> {
         match self.peek() {
-            Some(quote @ ('"' | '\'')) => {
-                Ok(Scalar::Value(ValueKind::String(self.quoted(quote)?)))
-            }
-            Some('(') => {
-                Ok(Scalar::Value(ValueKind::String(self.block()?)))
-            }
+            Some(quote @ ('"' | '\'')) => Ok(Scalar::Value(ValueKind::String(self.quoted(quote)?))),
+            Some('(') => Ok(Scalar::Value(ValueKind::String(self.block()?))),
             _ => self.bare(),
         }
     }
