@@ -1,1 +1,2 @@
+//! The `riverlog` program.
 fn main() {}

@@ -3,7 +3,6 @@
 mod arguments;
 mod flags;
 mod help;
-mod signal;
 #[cfg(test)]
 mod tests;
 
