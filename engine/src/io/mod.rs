@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub mod disk;
+pub mod sim;
 pub mod system;
 
 /// How [`Io::open`] opens a file.
