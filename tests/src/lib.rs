@@ -8,6 +8,7 @@
 //! Environment:
 //! - `RIVERLOG_TEST_SERVER=/path/to/binary` tests that binary instead of the workspace's `riverlog`.
 //!   It has to accept the flags of nats-server, so the reference server can be used to check the tests.
+//!   Set `RIVERLOG_TEST_PEER=1` with it: what only Riverlog promises is then not asked of it.
 //! - `RIVERLOG_TEST_LOG=1` prints the server's log even when the test passes.
 //! - `RIVERLOG_KILL_ROUNDS=n` rounds of the kill test (default 3).
 
@@ -29,6 +30,11 @@ pub const WAIT: Duration = Duration::from_secs(20);
 
 /// How long a test listens for something that must not happen.
 pub const QUIET: Duration = Duration::from_millis(400);
+
+/// Whether the server under test is a peer, which does not keep consumer acks over a power cut.
+pub fn is_peer() -> bool {
+    std::env::var_os("RIVERLOG_TEST_PEER").is_some()
+}
 
 /// Nanoseconds of a number of milliseconds: durations in JetStream JSON are nanoseconds.
 pub const fn ms_as_ns(ms: u64) -> u64 {

@@ -88,8 +88,11 @@ struct Log {
 #[derive(Default)]
 struct LogState {
     lines: Vec<String>,
+    /// Number of the current life.
+    life: u32,
     /// Index of the first line of the current life.
     life_start: usize,
+    /// The current life has closed its standard error.
     closed: bool,
 }
 
@@ -241,19 +244,25 @@ impl TestServer {
             .spawn()
             .unwrap_or_else(|err| panic!("{} cannot be started: {err}", server_binary().display()));
         let stderr = child.stderr.take().expect("standard error is piped");
-        {
+        let life = {
             let mut state = self.log.lines.lock().expect("log lock");
+            state.life += 1;
             state.life_start = state.lines.len();
             state.closed = false;
-        }
+            state.life
+        };
         let log = Arc::clone(&self.log);
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 log.lines.lock().expect("log lock").lines.push(line);
                 log.changed.notify_all();
             }
-            log.lines.lock().expect("log lock").closed = true;
-            log.changed.notify_all();
+            let mut state = log.lines.lock().expect("log lock");
+            // The reader of an earlier life may end after the next life began.
+            if state.life == life {
+                state.closed = true;
+                log.changed.notify_all();
+            }
         });
         self.child = Some(child);
         self.wait_ready();
