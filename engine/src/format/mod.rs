@@ -5,11 +5,16 @@
 //! allocation is sized by a number that was not compared with the bytes at hand first.
 //! All fixed-width integers are little-endian.
 
+pub mod block;
+pub mod block_table;
 pub mod cursor;
 mod error;
 pub mod file_header;
+pub mod footer;
 pub mod frame;
+pub mod identity;
 pub mod op;
+pub mod page;
 pub mod record;
 pub mod varint;
 

@@ -1,0 +1,312 @@
+//! Writes a segment, once and in one pass.
+
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::SegmentManifest;
+use crate::format::block::{BlockBuilder, Codec, HEAD_BYTES};
+use crate::format::block_table::{BlockRef, Entry, ExtentInfo, Separator};
+use crate::format::file_header::{self, FileHeader, FileKind};
+use crate::format::footer::Footer;
+use crate::format::identity::FileIdentity;
+use crate::format::page::{self, PageKind};
+use crate::format::record::Record;
+use crate::ids::{SegmentId, Seq, StreamId, TimestampNs};
+use crate::io::{Env, IoFile, OpenMode};
+
+/// Bytes collected before they are written.
+const WRITE_BYTES: usize = 1024 * 1024;
+
+/// A finished segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedSegment {
+    /// What the metadata log has to remember.
+    pub manifest: SegmentManifest,
+    /// What the segment holds, ascending by stream.
+    pub extents: Vec<ExtentInfo>,
+}
+
+/// A segment being written. Dropping it unfinished leaves a file that nothing names.
+pub struct SegmentWriter {
+    file: Arc<dyn IoFile>,
+    path: PathBuf,
+    store_uuid: u128,
+    id: SegmentId,
+    identity: FileIdentity,
+    buffer: Vec<u8>,
+    /// Where the buffer goes in the file.
+    buffer_offset: u64,
+    builder: BlockBuilder,
+    codec: Codec,
+    extent: Option<ExtentInfo>,
+    extent_max_ts: TimestampNs,
+    streams: BTreeSet<StreamId>,
+    extents: Vec<ExtentInfo>,
+    blocks: Vec<BlockRef>,
+}
+
+impl SegmentWriter {
+    /// Creates the file, which must not exist.
+    pub fn new(
+        env: &Env,
+        path: &Path,
+        store_uuid: u128,
+        id: SegmentId,
+    ) -> io::Result<SegmentWriter> {
+        let file = env.io.open(path, OpenMode::CreateNew)?;
+        let header = FileHeader {
+            kind: FileKind::Segment,
+            store_uuid,
+            file_no: id.0,
+            epoch: 0,
+            base: 0,
+        };
+        Ok(SegmentWriter {
+            file,
+            path: path.to_owned(),
+            store_uuid,
+            id,
+            identity: FileIdentity::new(FileKind::Segment, store_uuid, id.0),
+            buffer: header.encode().to_vec(),
+            buffer_offset: 0,
+            builder: BlockBuilder::new(StreamId(0)),
+            codec: Codec::None,
+            extent: None,
+            extent_max_ts: TimestampNs(i64::MIN),
+            streams: BTreeSet::new(),
+            extents: Vec::new(),
+            blocks: Vec::new(),
+        })
+    }
+
+    /// Bytes written so far; the block being collected is not counted.
+    pub fn bytes(&self) -> u64 {
+        self.buffer_offset + self.buffer.len() as u64
+    }
+
+    /// Starts the messages of a stream, which must not be in this segment yet. An extent to which
+    /// nothing is pushed leaves no trace.
+    pub fn begin_extent(&mut self, stream: StreamId, codec: Codec) -> io::Result<()> {
+        self.end_extent()?;
+        if !self.streams.insert(stream) {
+            return Err(invalid_input(format!(
+                "stream {stream} is already in this segment"
+            )));
+        }
+        self.builder.reset(stream);
+        self.codec = codec;
+        self.extent_max_ts = TimestampNs(i64::MIN);
+        self.extent = Some(ExtentInfo {
+            stream,
+            first_seq: Seq(0),
+            last_seq: Seq(0),
+            first_ts: TimestampNs(0),
+            last_ts: TimestampNs(0),
+            msgs: 0,
+            bytes: 0,
+            block_first: 0,
+            blocks: 0,
+        });
+        Ok(())
+    }
+
+    /// Adds a message. Sequences must ascend within the extent.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` if the record does not match its checksum: bytes that went bad in memory are
+    /// not sealed as if they were good. `InvalidInput` if the sequence does not ascend, the record
+    /// is larger than a block can be, or no extent was begun.
+    pub fn push(&mut self, record: &Record<'_>) -> io::Result<()> {
+        let Some(extent) = self.extent else {
+            return Err(invalid_input("no extent was begun".to_owned()));
+        };
+        if let Err(error) = record.verify(extent.stream) {
+            return Err(io::Error::new(
+                ErrorKind::InvalidData,
+                format!(
+                    "sequence {} of stream {} was damaged in memory: {error}",
+                    record.seq, extent.stream
+                ),
+            ));
+        }
+        if extent.msgs > 0 && record.seq <= extent.last_seq {
+            return Err(invalid_input(format!(
+                "sequence {} does not follow {}",
+                record.seq, extent.last_seq
+            )));
+        }
+        if !self.builder.accepts(record) {
+            self.end_block()?;
+        }
+        self.builder
+            .push(record)
+            .map_err(|error| invalid_input(format!("sequence {}: {error}", record.seq)))?;
+        // Only now: ending the block before has counted it in the extent.
+        if let Some(extent) = &mut self.extent {
+            if extent.msgs == 0 {
+                extent.first_seq = record.seq;
+                extent.first_ts = record.ts;
+            }
+            extent.last_seq = record.seq;
+            extent.last_ts = record.ts;
+            extent.msgs += 1;
+            let parts = [
+                record.subject,
+                record.headers,
+                record.payload,
+                record.msg_id,
+            ];
+            extent.bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        }
+        Ok(())
+    }
+
+    /// Writes tables and footer and syncs the file. The directory is the caller's to sync.
+    pub fn finish(mut self) -> io::Result<SealedSegment> {
+        self.end_extent()?;
+        let pages_offset = self.bytes();
+        // Extents may come in any order of streams; lookups need them sorted.
+        self.blocks.sort_by_key(|b| (b.stream, b.first_seq));
+        self.extents.sort_by_key(|extent| extent.stream);
+        let mut block_first = 0;
+        for extent in &mut self.extents {
+            extent.block_first = block_first;
+            block_first += extent.blocks;
+        }
+        let separators: Vec<Separator> = self
+            .blocks
+            .chunks(BlockRef::PER_PAGE)
+            .filter_map(|page| page.first().map(Separator::from))
+            .collect();
+        let blocks = std::mem::take(&mut self.blocks);
+        let extents = std::mem::take(&mut self.extents);
+        let mut page_no = 0;
+        let section_pages = [
+            self.write_pages(PageKind::Table, &blocks, &mut page_no)?,
+            self.write_pages(PageKind::TableSeparators, &separators, &mut page_no)?,
+            self.write_pages(PageKind::Extents, &extents, &mut page_no)?,
+            0,
+        ];
+        let footer = Footer {
+            kind: FileKind::Segment,
+            store_uuid: self.store_uuid,
+            file_no: self.id.0,
+            pages_offset,
+            section_pages,
+            items: [
+                blocks.len() as u64,
+                extents.len() as u64,
+                extents.iter().map(|extent| extent.msgs).sum(),
+            ],
+            source_digest: 0,
+            file_bytes: self.bytes() + crate::format::footer::BYTES as u64,
+        };
+        let encoded = footer.encode();
+        self.buffer.extend_from_slice(&encoded);
+        self.write_out()?;
+        self.file.sync_data()?;
+        // Sealed data is read through the engine's own cache; the kernel's copy would only
+        // displace something that is not.
+        self.file.drop_cache();
+        Ok(SealedSegment {
+            manifest: SegmentManifest {
+                id: self.id,
+                file_bytes: footer.file_bytes,
+                footer_digest: Footer::digest_of(&encoded),
+            },
+            extents,
+        })
+    }
+
+    fn end_extent(&mut self) -> io::Result<()> {
+        self.end_block()?;
+        if let Some(extent) = self.extent.take()
+            && extent.msgs > 0
+        {
+            self.extents.push(extent);
+        }
+        Ok(())
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        if self.builder.is_empty() {
+            return Ok(());
+        }
+        let offset = self.buffer_offset + self.buffer.len() as u64;
+        let block = self.builder.finish(self.codec);
+        let head = block.head;
+        self.extent_max_ts = self.extent_max_ts.max(head.max_ts);
+        self.blocks.push(BlockRef {
+            stream: head.stream,
+            first_seq: head.first_seq,
+            last_seq: head.last_seq,
+            max_ts: self.extent_max_ts,
+            offset,
+            disk_len: head.disk_len,
+            content_digest: head.content_digest,
+        });
+        self.buffer.reserve(HEAD_BYTES + block.disk.len());
+        self.buffer
+            .extend_from_slice(&head.encode(self.identity, offset));
+        self.buffer.extend_from_slice(&block.disk);
+        drop(block);
+        if let Some(extent) = &mut self.extent {
+            extent.blocks += 1;
+        }
+        self.builder.reset(head.stream);
+        if self.buffer.len() >= WRITE_BYTES {
+            self.write_out()?;
+        }
+        Ok(())
+    }
+
+    /// Appends entries as pages of one kind; returns how many.
+    fn write_pages<E: Entry>(
+        &mut self,
+        kind: PageKind,
+        entries: &[E],
+        page_no: &mut u32,
+    ) -> io::Result<u32> {
+        let mut pages = 0;
+        let mut payload = Vec::with_capacity(page::PAYLOAD_BYTES_MAX);
+        for chunk in entries.chunks(E::PER_PAGE) {
+            payload.clear();
+            for entry in chunk {
+                entry.encode(&mut payload);
+            }
+            page::encode(self.identity, kind, *page_no, &payload, &mut self.buffer);
+            *page_no += 1;
+            pages += 1;
+            if self.buffer.len() >= WRITE_BYTES {
+                self.write_out()?;
+            }
+        }
+        Ok(pages)
+    }
+
+    fn write_out(&mut self) -> io::Result<()> {
+        self.file.write_at(&self.buffer, self.buffer_offset)?;
+        self.buffer_offset += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for SegmentWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SegmentWriter")
+            .field("path", &self.path)
+            .field("bytes", &self.bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+fn invalid_input(what: String) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, what)
+}
+
+/// Where the first block starts.
+pub(super) const DATA_OFFSET: u64 = file_header::BYTES as u64;
