@@ -9,4 +9,5 @@ pub mod monitor;
 pub mod net;
 pub mod protocol;
 pub mod routing;
+pub mod run;
 pub mod server;

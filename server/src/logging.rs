@@ -194,7 +194,8 @@ impl Shared {
             let _ = write!(
                 line,
                 "{} ",
-                now.to_zoned_datetime(zone).strftime("%Y/%m/%d %H:%M:%S%.6f")
+                now.to_zoned_datetime(zone)
+                    .strftime("%Y/%m/%d %H:%M:%S%.6f")
             );
         }
         let _ = write!(line, "[{}] ", severity.label());

@@ -1,2 +1,5 @@
-//! The `riverlog` program.
-fn main() {}
+//! The `riverlog` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    riverlog_server::cli::main()
+}

@@ -3,12 +3,15 @@
 mod arguments;
 mod flags;
 mod help;
+mod main;
+mod signal;
 #[cfg(test)]
 mod tests;
 
 pub use arguments::Arguments;
 pub use flags::{FLAGS, Flag, Takes, UsageError, normalise};
 pub use help::help;
+pub use main::{exit, main};
 
 /// The version of the reference server whose protocol and behaviour this server has. Clients
 /// switch features on by it.

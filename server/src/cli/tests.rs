@@ -225,7 +225,7 @@ fn every_flag_is_known_to_clap_and_to_the_help_text() {
             let is_shown = |name: &&str| {
                 text.contains(&format!(" -{name}")) || text.contains(&format!(" --{name}"))
             };
-            assert!(flag.names.iter().any(|name| is_shown(name)), "{flag:?}");
+            assert!(flag.names.iter().any(is_shown), "{flag:?}");
         }
     }
     assert_eq!(

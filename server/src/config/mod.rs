@@ -13,6 +13,7 @@ mod tests;
 use std::path::Path;
 
 pub use duration::parse_duration;
+use options::Credentials;
 pub use options::ServerConfig;
 pub use problems::{Problem, Problems};
 
@@ -51,6 +52,13 @@ pub fn check(config: &ServerConfig) -> Result<(), Problems> {
             "max_payload ({}) cannot be higher than max_pending ({})",
             limits.payload_bytes_max, limits.pending_bytes_max
         ));
+    }
+    if let Some(name) = &config.auth.no_auth_user {
+        let is_known = matches!(&config.auth.credentials,
+            Credentials::Users(users) if users.iter().any(|user| user.name == *name));
+        if !is_known {
+            conflict(format!("no_auth_user {name:?} is not one of the users"));
+        }
     }
     if config.lame_duck_grace_period >= config.lame_duck_duration {
         conflict(format!(

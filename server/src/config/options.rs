@@ -82,6 +82,8 @@ impl Default for ServerConfig {
 pub struct AuthConfig {
     /// The credentials.
     pub credentials: Credentials,
+    /// The user of [`Credentials::Users`] that clients without credentials become (AUTH-008).
+    pub no_auth_user: Option<String>,
     /// Time a client has for its CONNECT.
     pub timeout: Duration,
 }
@@ -90,6 +92,7 @@ impl Default for AuthConfig {
     fn default() -> Self {
         Self {
             credentials: Credentials::None,
+            no_auth_user: None,
             timeout: Duration::from_secs(2),
         }
     }
@@ -141,6 +144,8 @@ pub struct LimitsConfig {
     pub pings_max: u32,
     /// Longest time one write to a client may take.
     pub write_deadline: Duration,
+    /// What follows when it takes longer.
+    pub write_timeout: WriteTimeout,
 }
 
 impl Default for LimitsConfig {
@@ -156,8 +161,18 @@ impl Default for LimitsConfig {
             ping_interval: Duration::from_secs(120),
             pings_max: 2,
             write_deadline: Duration::from_secs(10),
+            write_timeout: WriteTimeout::Close,
         }
     }
+}
+
+/// What follows when a write takes longer than the deadline (CORE-034).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteTimeout {
+    /// The client is closed as a slow consumer.
+    Close,
+    /// The write goes on; only `max_pending` bounds the client.
+    Retry,
 }
 
 /// The durable part of the server (CONF-011).

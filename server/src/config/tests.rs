@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::grammar::Source;
-use super::options::{Credentials, SyncInterval, Syslog, User};
+use super::options::{Credentials, SyncInterval, Syslog, User, WriteTimeout};
 use super::*;
 
 struct Text(String);
@@ -145,6 +145,10 @@ fn limit_keys() {
     check_config("ping_interval: 30", |c| {
         c.limits.ping_interval = Duration::from_secs(30)
     });
+    check_config("write_timeout: retry", |c| {
+        c.limits.write_timeout = WriteTimeout::Retry
+    });
+    check_config("write_timeout: default", |_| {});
     check_config("no_fast_producer_stall: true", |c| {
         c.no_fast_producer_stall = true
     });
@@ -170,6 +174,13 @@ fn authorization_keys() {
         "authorization { users = [ {user: a, pass: b}\n {user: c, pass: d} ] }",
         |c| {
             c.auth.credentials = Credentials::Users(vec![user("a", "b"), user("c", "d")]);
+        },
+    );
+    check_config(
+        "no_auth_user: a\nauthorization { users: [{user: a, pass: b}] }",
+        |c| {
+            c.auth.credentials = Credentials::Users(vec![user("a", "b")]);
+            c.auth.no_auth_user = Some("a".to_owned());
         },
     );
     check_problems(
@@ -410,6 +421,9 @@ fn a_name_used_as_variable_needs_no_key() {
 #[test]
 fn options_that_exclude_each_other() {
     assert!(super::check(&ServerConfig::default()).is_ok());
+    let config = load_text("no_auth_user: x").unwrap();
+    let problems = super::check(&config).unwrap_err().to_string();
+    assert_eq!(problems, "no_auth_user \"x\" is not one of the users");
     let config =
         load_text("max_payload: 2MB\nmax_pending: 1MB\nlame_duck_grace_period: \"3m\"").unwrap();
     assert_eq!(

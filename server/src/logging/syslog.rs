@@ -102,7 +102,9 @@ impl SyslogSocket {
 
 fn datagram(severity: Severity, text: &str) -> Vec<u8> {
     let priority = FACILITY * 8 + severity_code(severity);
-    let time = jiff::ZonedDateTime::now().strftime("%b %e %H:%M:%S").to_string();
+    let time = jiff::ZonedDateTime::now()
+        .strftime("%b %e %H:%M:%S")
+        .to_string();
     let mut line = format!("<{priority}>{time} {TAG}[{}]: ", std::process::id());
     push_text(&mut line, text);
     let mut bytes = line.into_bytes();

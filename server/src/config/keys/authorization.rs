@@ -63,10 +63,12 @@ pub(super) fn apply_block(config: &mut ServerConfig, value: &Value, reader: &mut
     let timeout = block.timeout.unwrap_or(config.auth.timeout);
     match credentials(block, map) {
         Ok(credentials) => {
+            let no_auth_user = config.auth.no_auth_user.take();
             config.auth = AuthConfig {
                 credentials,
+                no_auth_user,
                 timeout,
-            }
+            };
         }
         Err(reason) => {
             reader.refuse::<()>(value, reason);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::options::{ServerConfig, Syslog};
+use super::super::options::{ServerConfig, Syslog, WriteTimeout};
 use super::{Key, authorization, jetstream, set};
 
 /// The shortest lame duck duration: shorter ones would throw all clients on the other servers at
@@ -117,11 +117,20 @@ pub(super) const KEYS: &[Key<ServerConfig>] = &[
         let deadline = r.duration_min(v, Duration::from_secs(1));
         c.limits.write_deadline = deadline.unwrap_or(c.limits.write_deadline);
     }),
+    set(&["write_timeout"], |c, v, r| match r.string(v).as_deref() {
+        Some("default" | "close") => c.limits.write_timeout = WriteTimeout::Close,
+        Some("retry") => c.limits.write_timeout = WriteTimeout::Retry,
+        Some(_) => {
+            r.refuse::<()>(v, "expected 'default', 'close' or 'retry'");
+        }
+        None => {}
+    }),
     set(&["no_fast_producer_stall"], |c, v, r| {
         c.no_fast_producer_stall = r.bool(v).unwrap_or_default();
     }),
     // Who may connect, and what is kept.
     set(&["authorization"], authorization::apply_block),
+    set(&["no_auth_user"], |c, v, r| c.auth.no_auth_user = r.text(v)),
     set(&["jetstream"], jetstream::apply_block),
     set(&["store_dir", "storedir"], |c, v, r| {
         if let Some(path) = r.path(v) {
