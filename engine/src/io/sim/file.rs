@@ -56,8 +56,9 @@ pub(super) struct FileNode {
     live: Image,
     /// What the device holds. May have sectors beyond its length, see [`Image::poke`].
     durable: Image,
-    /// What the device held before the last sync; a stale read returns it.
-    stale: Image,
+    /// What the device held in the sectors that the last sync wrote, oldest first; a stale read
+    /// returns it.
+    stale: Vec<(u64, Vec<u8>)>,
     /// Oldest first.
     pending: Vec<Change>,
     /// True once `live` may differ from `durable` plus `pending`: a fault lost something.
@@ -82,8 +83,19 @@ impl FileNode {
         &self.live
     }
 
-    pub(super) fn stale(&self) -> &Image {
-        &self.stale
+    /// Reads as before the last sync; returns the bytes read.
+    pub(super) fn read_stale(&self, buf: &mut [u8], offset: u64) -> usize {
+        let n = self.live.read(buf, offset);
+        let end = offset + n as u64;
+        // Backwards, so that the oldest content of a sector written twice wins.
+        for (start, sectors) in self.stale.iter().rev() {
+            let (from, to) = (offset.max(*start), end.min(start + sectors.len() as u64));
+            if from < to {
+                let old = &sectors[(from - start) as usize..(to - start) as usize];
+                buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(old);
+            }
+        }
+        n
     }
 
     pub(super) fn pending(&self) -> &[Change] {
@@ -183,8 +195,16 @@ impl FileNode {
 
     /// Makes every change up to operation `up_to` durable.
     pub(super) fn sync(&mut self, up_to: u64) {
-        self.stale = self.durable.clone();
+        self.stale.clear();
         for change in self.take_pending(up_to) {
+            if let ChangeKind::Write {
+                offset, sectors, ..
+            } = &change.kind
+            {
+                let mut old = vec![0; sectors.len()];
+                self.durable.peek(&mut old, *offset);
+                self.stale.push((*offset, old));
+            }
             land(&mut self.durable, &change, |_, _| true);
             if change.moves_len() {
                 self.durable.set_len(change.len_after);

@@ -178,7 +178,7 @@ impl CrashMatrix {
     }
 }
 
-fn last_ops(disk: &SimDisk) -> Vec<Op> {
+pub(super) fn last_ops(disk: &SimDisk) -> Vec<Op> {
     let mut log = disk.log();
     log.drain(..log.len().saturating_sub(LOG_OPS_SHOWN));
     log

@@ -15,8 +15,8 @@
 //!   with all its synced content.
 //!
 //! [`Persist`] chooses among the outcomes, [`Fault`] injects errors and damage, and [`CrashMatrix`]
-//! cuts the power at every change of a script and tries many outcomes each time. Everything is
-//! deterministic: the same seed and the same calls give the same result. Threads make the order of
+//! cuts the power at every change of a script and tries many outcomes each time; [`FaultMatrix`] lets
+//! every operation of a script go wrong. Everything is deterministic: the same seed and the same calls give the same result. Threads make the order of
 //! calls, and so the result, depend on the scheduler.
 //!
 //! # An exhaustive crash test
@@ -64,6 +64,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 mod crash;
 mod env;
 mod fault;
+mod fault_matrix;
 mod file;
 mod image;
 mod matrix;
@@ -77,6 +78,7 @@ mod tests;
 pub use crash::Persist;
 pub use env::{SimClock, SimEntropy};
 pub use fault::{Fault, Trigger};
+pub use fault_matrix::{FaultFailure, FaultMatrix, FaultPoint, Restart};
 pub use matrix::{CrashFailure, CrashMatrix, CrashPoint, CrashReport};
 pub use ops::{Op, OpKind};
 pub use rng::SimRng;
@@ -206,6 +208,11 @@ impl SimDisk {
     /// Operations so far that [change the disk](OpKind::changes_disk).
     pub fn changes(&self) -> u64 {
         self.shared.lock().changes
+    }
+
+    /// Injected faults that happened so far.
+    pub fn faults(&self) -> u64 {
+        self.shared.lock().faults
     }
 
     /// The last 65,536 operations, oldest first.

@@ -161,7 +161,8 @@ impl Names {
     }
 
     /// Makes every change in `dir` durable. A rename between two directories takes all earlier
-    /// changes of the other one with it, because a journal would.
+    /// changes of the other one with it, and the move of a directory all earlier changes, because a
+    /// journal would.
     pub(super) fn sync_dir(&mut self, dir: Inode) {
         let (covered, rest) = self.split_covered(dir);
         for change in covered {
@@ -182,14 +183,15 @@ impl Names {
 
     fn split_covered(&self, dir: Inode) -> (Vec<NameChange>, Vec<NameChange>) {
         let mut dirs = BTreeSet::from([dir]);
+        // A directory that replaces an empty one must not become durable before the files of the
+        // replaced one have durably moved out.
+        let mut dir_moved = false;
         let mut covered = Vec::new();
         let mut rest = Vec::new();
         for change in self.pending.iter().rev() {
-            if change
-                .entries
-                .iter()
-                .any(|(parent, ..)| dirs.contains(parent))
-            {
+            let touches = |(parent, ..): &(Inode, _, _)| dirs.contains(parent);
+            if dir_moved || change.entries.iter().any(touches) {
+                dir_moved |= change.moves_dir;
                 dirs.extend(change.entries.iter().map(|(parent, ..)| *parent));
                 covered.push(change.clone());
             } else {
@@ -204,10 +206,7 @@ impl Names {
     fn apply_durable(&mut self, change: &NameChange) {
         for (parent, name, target) in &change.entries {
             if let Some(Node::Dir(dir)) = self.nodes.get_mut(parent) {
-                match target {
-                    Some(inode) => dir.durable.insert(name.clone(), *inode),
-                    None => dir.durable.remove(name),
-                };
+                set_entry(&mut dir.durable, name, *target);
             }
         }
     }
@@ -239,9 +238,18 @@ impl Names {
         keeps: impl FnMut() -> bool,
         mut file_after_crash: impl FnMut(&FileNode) -> FileNode,
     ) -> Names {
-        let mut device = self.clone();
+        let mut dirs: BTreeMap<Inode, BTreeMap<String, Inode>> = BTreeMap::new();
+        for (inode, node) in &self.nodes {
+            if let Node::Dir(dir) = node {
+                dirs.insert(*inode, dir.durable.clone());
+            }
+        }
         for change in surviving(&self.pending, keeps) {
-            device.apply_durable(change);
+            for (parent, name, target) in &change.entries {
+                if let Some(entries) = dirs.get_mut(parent) {
+                    set_entry(entries, name, *target);
+                }
+            }
         }
         let mut names = Names {
             nodes: BTreeMap::new(),
@@ -250,15 +258,16 @@ impl Names {
         };
         let mut open = vec![ROOT];
         while let Some(inode) = open.pop() {
-            let node = match device.nodes.get(&inode) {
-                Some(Node::Dir(dir)) => {
-                    open.extend(dir.durable.values());
+            let node = match self.nodes.get(&inode) {
+                Some(Node::File(file)) => Node::File(file_after_crash(file)),
+                Some(Node::Dir(_)) => {
+                    let entries = dirs.remove(&inode).unwrap_or_default();
+                    open.extend(entries.values());
                     Node::Dir(DirNode {
-                        live: dir.durable.clone(),
-                        durable: dir.durable.clone(),
+                        live: entries.clone(),
+                        durable: entries,
                     })
                 }
-                Some(Node::File(file)) => Node::File(file_after_crash(file)),
                 None => continue,
             };
             names.nodes.insert(inode, node);
@@ -282,6 +291,13 @@ impl Names {
             }
         }
     }
+}
+
+fn set_entry(entries: &mut BTreeMap<String, Inode>, name: &str, target: Option<Inode>) {
+    match target {
+        Some(inode) => entries.insert(name.to_owned(), inode),
+        None => entries.remove(name),
+    };
 }
 
 /// The changes that survive: a change does only if all earlier ones of the same names do.

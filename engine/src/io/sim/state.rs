@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) ops: u64,
     /// Of these, the ones that change the disk.
     pub(super) changes: u64,
+    /// Faults that happened.
+    pub(super) faults: u64,
     /// The power goes when `changes` would exceed this.
     pub(super) changes_max: Option<u64>,
     pub(super) is_powered: bool,
@@ -64,6 +66,7 @@ impl State {
             log: OpLog::default(),
             ops: 0,
             changes: 0,
+            faults: 0,
             changes_max: None,
             is_powered: true,
             sync_holds: 0,
@@ -91,6 +94,7 @@ impl State {
             op: self.ops,
             fault: self.draw_fault(call),
         };
+        self.faults += u64::from(ticket.fault.is_some());
         let result = body(self, ticket);
         let error = result.as_ref().err().map(io::Error::kind);
         let op = Op {
@@ -312,11 +316,7 @@ impl State {
                 file.live().read(&mut buf[..n], offset);
                 return Err(ErrorKind::UnexpectedEof.into());
             }
-            Some(Fault::StaleRead) => {
-                let available = available as usize;
-                file.stale().peek(&mut buf[..available], offset);
-                return Ok(available);
-            }
+            Some(Fault::StaleRead) => return Ok(file.read_stale(buf, offset)),
             Some(Fault::BitFlip) if available > 0 => {
                 let bit = self.rng.below(available * 8);
                 file.flip(offset + bit / 8, 1 << (bit % 8));

@@ -160,6 +160,23 @@ fn a_rename_across_directories_is_made_durable_by_either_sync() {
     }
 }
 
+/// A directory that replaced an emptied one became durable before the file that had moved out of
+/// the replaced one: the file was in neither.
+#[test]
+fn a_directory_move_becomes_durable_with_all_changes_before_it() {
+    let disk = SimDisk::new(1);
+    disk.create_dir_all(Path::new("a")).unwrap();
+    disk.create_dir_all(Path::new("b")).unwrap();
+    create_durable(&disk, "b/f", b"content");
+    disk.rename(Path::new("b/f"), Path::new("a/f")).unwrap();
+    disk.rename(Path::new("a"), Path::new("b")).unwrap();
+    disk.sync_dir(Path::new("")).unwrap();
+    assert_eq!(
+        survivor(&disk, Persist::Nothing, "b/f").unwrap(),
+        b"content"
+    );
+}
+
 #[test]
 fn later_writes_may_survive_without_earlier_ones() {
     let disk = SimDisk::new(1);

@@ -35,14 +35,16 @@ fn a_short_read_is_an_unexpected_end() {
 #[test]
 fn a_stale_read_returns_what_was_there_before_the_last_sync() {
     let (disk, file) = ones();
-    file.write_at(&[2; 512], 0).unwrap();
+    file.write_at(&[2; 512], 512).unwrap();
+    file.write_at(&[3; 512], 512).unwrap();
     file.sync_data().unwrap();
     disk.inject(Fault::StaleRead, Trigger::After(0));
-    let mut buf = [0; 512];
-    file.read_exact_at(&mut buf, 0).unwrap();
-    assert_eq!(buf, [1; 512]);
-    file.read_exact_at(&mut buf, 0).unwrap();
-    assert_eq!(buf, [2; 512]);
+    let mut buf = [0; 1024];
+    file.read_exact_at(&mut buf, 100).unwrap();
+    assert_eq!(buf, [1; 1024]);
+    file.read_exact_at(&mut buf, 100).unwrap();
+    assert_eq!(buf[412..924], [3; 512]);
+    assert_eq!(disk.faults(), 1);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::io::Result;
 use std::path::Path;
 
 use crate::io::sim::{
-    CrashFailure, CrashMatrix, CrashPoint, CrashReport, Fault, Persist, SimDisk, Trigger,
+    CrashFailure, CrashMatrix, CrashPoint, CrashReport, Fault, FaultFailure, FaultMatrix, Persist,
+    SimDisk, Trigger,
 };
 use crate::io::{Io, OpenMode};
 
@@ -184,6 +185,65 @@ fn an_endless_script_is_a_failure() {
         .run(script, |_, _, _| Ok::<(), String>(()));
     assert!(
         matches!(outcome, Err(CrashFailure::TooLong { points_max: 20 })),
+        "{outcome:?}"
+    );
+}
+
+/// The script ignores errors of its syncs.
+#[test]
+fn canary_an_ignored_sync_error_is_caught() {
+    let script = |disk: &SimDisk| -> bool {
+        let write = || -> Result<()> {
+            let file = disk.open(Path::new("f"), OpenMode::CreateNew)?;
+            file.write_at(&[1; 4096], 0)?;
+            _ = file.sync_data();
+            disk.sync_dir(Path::new(""))
+        };
+        write().is_ok()
+    };
+    let outcome = FaultMatrix::new(1).run(&Fault::ALL, script, |restarted, acked, _| {
+        let is_there = restarted
+            .read_file("f")
+            .is_ok_and(|content| content == [1; 4096]);
+        if *acked && !is_there {
+            Err("lost")
+        } else {
+            Ok(())
+        }
+    });
+    let Err(failure) = outcome else {
+        panic!("not caught");
+    };
+    let text = failure.to_string();
+    let FaultFailure::Check { point, .. } = failure else {
+        panic!("{text}");
+    };
+    // Lost and misdirected writes come before it in the list of faults, and no script without
+    // checksums and copies survives them.
+    assert_eq!(point.fault, Fault::LostWrite);
+    let outcome = FaultMatrix::new(1).on_paths("f").run(
+        &[Fault::WriteError, Fault::SyncError],
+        script,
+        |restarted, acked, _| match restarted.read_file("f") {
+            Ok(content) if *acked && content != [1; 4096] => Err("lost"),
+            _ => Ok(()),
+        },
+    );
+    let Err(FaultFailure::Check { point, .. }) = outcome else {
+        panic!("not caught");
+    };
+    assert_eq!((point.fault, point.after), (Fault::SyncError, 0));
+}
+
+#[test]
+fn a_fault_test_of_an_endless_script_is_a_failure() {
+    let script = |disk: &SimDisk| while disk.sync_dir(Path::new("")).is_ok() {};
+    let faults = [Fault::SyncError];
+    let outcome = FaultMatrix::new(1)
+        .runs_max(20)
+        .run(&faults, script, |_, _, _| Ok::<(), String>(()));
+    assert!(
+        matches!(outcome, Err(FaultFailure::TooLong { runs_max: 20 })),
         "{outcome:?}"
     );
 }

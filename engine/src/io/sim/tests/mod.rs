@@ -7,6 +7,7 @@ use super::{Persist, SimDisk};
 use crate::io::{Io, IoFile, OpenMode};
 
 mod crash;
+mod crash_names;
 mod crash_random;
 mod faults;
 mod matrix;
