@@ -8,3 +8,5 @@ pub mod io;
 pub mod message;
 pub mod segment;
 pub mod subject;
+pub mod ticket;
+pub mod wal;

@@ -1,0 +1,273 @@
+//! A file of frames, as both logs use it: two copies of the file header (4 KiB apart, so that one
+//! damaged sector does not hide the frames), then frames one after the other. Behind the last
+//! frame come zeros for at least a head's length: what else stands there was a torn write.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::format::FormatError;
+use crate::format::file_header::{self, FileHeader, FileKind};
+use crate::format::frame::{FrameHead, FrameKind, HEAD_BYTES, MAGIC, payload_digest};
+use crate::ids::Lsn;
+use crate::io::{Env, IoFile, OpenMode};
+
+/// Offset of the second copy of the header.
+pub(crate) const HEADER_COPY_OFFSET: u64 = 4096;
+/// Offset of the first frame.
+pub(crate) const FRAMES_OFFSET: u64 = 8192;
+/// Zeros behind the last frame.
+pub(crate) const END_BYTES: usize = HEAD_BYTES;
+/// Bytes read at once.
+const WINDOW_BYTES: u64 = 1 << 20;
+
+/// The number in a log file's name.
+pub(crate) fn file_no(name: &str, suffix: &str) -> Option<u64> {
+    let digits = name.strip_suffix(suffix)?;
+    let canonical = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+    canonical.then(|| digits.parse().ok()).flatten()
+}
+
+/// The name of a log file; sorting names sorts numbers.
+pub(crate) fn file_name(no: u64, suffix: &str) -> String {
+    format!("{no:020}{suffix}")
+}
+
+/// The log files of a directory in ascending order; an absent directory has none.
+pub(crate) fn list(env: &Env, dir: &Path, suffix: &str) -> io::Result<Vec<(u64, PathBuf)>> {
+    let entries = match env.io.list(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut files: Vec<_> = entries
+        .iter()
+        .filter(|entry| !entry.is_dir)
+        .filter_map(|entry| Some((file_no(&entry.name, suffix)?, dir.join(&entry.name))))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+/// Everything before the first frame of a new file, and the zeros that end it while it has none.
+pub(crate) fn header_block(header: &FileHeader) -> Vec<u8> {
+    let mut block = vec![0_u8; FRAMES_OFFSET as usize + END_BYTES];
+    let encoded = header.encode();
+    block[..encoded.len()].copy_from_slice(&encoded);
+    let copy = HEADER_COPY_OFFSET as usize;
+    block[copy..copy + encoded.len()].copy_from_slice(&encoded);
+    block
+}
+
+/// Completes a frame in place: `frame` holds room for the head, then the payload; the head is
+/// filled in and the end zeros are appended. `head`'s payload fields are set here.
+pub(crate) fn seal_frame(frame: &mut Vec<u8>, epoch: u64, mut head: FrameHead) -> FrameHead {
+    let payload = &frame[HEAD_BYTES..];
+    head.payload_len = u32::try_from(payload.len()).expect("the queue bounds payloads at 1 GiB");
+    head.payload_digest = payload_digest(epoch, payload);
+    frame[..HEAD_BYTES].copy_from_slice(&head.encode(epoch));
+    frame.resize(frame.len() + END_BYTES, 0);
+    head
+}
+
+/// What the front of a log file says.
+pub(crate) enum Opened {
+    /// A log file.
+    Log(LogFile),
+    /// Nothing yet, or the header of the file it was recycled from: it holds no frame of the log.
+    Unused,
+    /// The header copies are neither: no frame can be checked.
+    Unreadable(FormatError),
+}
+
+/// What stands at an offset.
+pub(crate) enum Found {
+    /// A frame whose head is valid.
+    Frame(FrameHead),
+    /// Zeros, or the end of the file: nothing was written here.
+    End,
+    /// Something else.
+    Bad(FormatError),
+}
+
+/// A log file that is read.
+pub(crate) struct LogFile {
+    pub path: PathBuf,
+    pub header: FileHeader,
+    len: u64,
+    window: Window,
+}
+
+impl LogFile {
+    /// Opens a file and reads its header. What the file holds is durable and read from the device
+    /// afterwards: pages that only the cache has are written first, clean ones are dropped.
+    pub fn open(env: &Env, path: &Path, kind: FileKind, no: u64) -> io::Result<Opened> {
+        let file = env.io.open(path, OpenMode::Read)?;
+        file.sync_data()?;
+        file.drop_cache();
+        let len = file.len()?;
+        let mut window = Window {
+            file,
+            bytes: Vec::new(),
+            start: 0,
+            bytes_read: 0,
+        };
+        let mut worst = None;
+        let mut blank = true;
+        let mut recycled = false;
+        for offset in [0, HEADER_COPY_OFFSET] {
+            let room = len.saturating_sub(offset).min(file_header::BYTES as u64);
+            let bytes = window.at(offset, room, len)?;
+            blank &= bytes.iter().all(|&b| b == 0);
+            match FileHeader::decode(bytes) {
+                Ok(header) if header.kind == kind && header.file_no == no => {
+                    let path = path.to_owned();
+                    return Ok(Opened::Log(LogFile {
+                        path,
+                        header,
+                        len,
+                        window,
+                    }));
+                }
+                // Valid, of an earlier use of the file.
+                Ok(header) if header.kind == kind => recycled = true,
+                Ok(_) => worst = Some(FormatError::OutOfRange { what: "file kind" }),
+                Err(newer @ FormatError::NewerVersion { .. }) => {
+                    return Ok(Opened::Unreadable(newer));
+                }
+                Err(error) => worst = Some(error),
+            }
+        }
+        match worst {
+            Some(error) if !blank && !recycled => Ok(Opened::Unreadable(error)),
+            _ => Ok(Opened::Unused),
+        }
+    }
+
+    /// What stands at `offset`.
+    pub fn frame_at(&mut self, offset: u64) -> io::Result<Found> {
+        let room = self.len.saturating_sub(offset).min(HEAD_BYTES as u64);
+        let epoch = self.header.epoch;
+        let bytes = self.window.at(offset, room, self.len)?;
+        if bytes.iter().all(|&b| b == 0) {
+            return Ok(Found::End);
+        }
+        match FrameHead::decode(epoch, bytes) {
+            Ok(head) if offset + head.frame_bytes() > self.len => {
+                Ok(Found::Bad(FormatError::Truncated))
+            }
+            Ok(head) => Ok(Found::Frame(head)),
+            Err(error) => Ok(Found::Bad(error)),
+        }
+    }
+
+    /// The payload of the frame at `offset`, checked; the inner error says what is wrong with it.
+    pub fn payload(
+        &mut self,
+        offset: u64,
+        head: &FrameHead,
+    ) -> io::Result<Result<&[u8], FormatError>> {
+        let epoch = self.header.epoch;
+        // `frame_at` compared the length with the file's.
+        let payload = self.window.at(
+            offset + HEAD_BYTES as u64,
+            u64::from(head.payload_len),
+            self.len,
+        )?;
+        Ok(head.verify_payload(epoch, payload).map(|()| payload))
+    }
+
+    /// The first valid frame at `from` or later whose lsn is at least `lsn_min`, at any offset.
+    pub fn find_frame(
+        &mut self,
+        mut from: u64,
+        lsn_min: Lsn,
+    ) -> io::Result<Option<(u64, FrameHead)>> {
+        while from + HEAD_BYTES as u64 <= self.len {
+            let bytes = self.window.from(from, HEAD_BYTES as u64, self.len)?;
+            let Some(position) = find_magic(bytes) else {
+                // The magic may straddle the end of these bytes.
+                from += bytes.len() as u64 - (MAGIC.len() as u64 - 1);
+                continue;
+            };
+            let offset = from + position as u64;
+            if let Found::Frame(head) = self.frame_at(offset)?
+                && head.lsn >= lsn_min
+                && self.payload(offset, &head)?.is_ok()
+            {
+                return Ok(Some((offset, head)));
+            }
+            from = offset + 1;
+        }
+        Ok(None)
+    }
+
+    /// Bytes read so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.window.bytes_read
+    }
+}
+
+fn find_magic(bytes: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|&b| b == MAGIC[0]) {
+        let position = from + at;
+        if bytes[position..].starts_with(&MAGIC) {
+            return Some(position);
+        }
+        from = position + 1;
+    }
+    None
+}
+
+/// Part of a file in memory.
+struct Window {
+    file: Arc<dyn IoFile>,
+    bytes: Vec<u8>,
+    start: u64,
+    bytes_read: u64,
+}
+
+impl Window {
+    /// The bytes at `offset`, which the caller knows to lie inside a file of `file_len`.
+    fn at(&mut self, offset: u64, len: u64, file_len: u64) -> io::Result<&[u8]> {
+        Ok(&self.from(offset, len, file_len)?[..len as usize])
+    }
+
+    /// At least `len` bytes at `offset`, and what else is in memory behind them.
+    fn from(&mut self, offset: u64, len: u64, file_len: u64) -> io::Result<&[u8]> {
+        let end = self.start + self.bytes.len() as u64;
+        if offset < self.start || offset + len > end {
+            let want = len.max(WINDOW_BYTES).min(file_len.saturating_sub(offset));
+            self.bytes.resize(want as usize, 0);
+            let got = self.file.read_at(&mut self.bytes, offset)?;
+            self.bytes.truncate(got);
+            self.start = offset;
+            self.bytes_read += got as u64;
+            if (got as u64) < len {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(&self.bytes[(offset - self.start) as usize..])
+    }
+}
+
+/// A log frame's head before [`seal_frame`] fills in the payload fields.
+pub(crate) fn frame_head(
+    kind: FrameKind,
+    lsn: Lsn,
+    op_count: u32,
+    durable_lsn: Lsn,
+    prev_digest: u64,
+) -> FrameHead {
+    FrameHead {
+        kind,
+        flags: 0,
+        payload_len: 0,
+        op_count,
+        lsn,
+        durable_lsn,
+        prev_digest,
+        payload_digest: 0,
+    }
+}
