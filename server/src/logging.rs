@@ -13,7 +13,7 @@ mod syslog;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use tracing::level_filters::LevelFilter;
@@ -126,6 +126,15 @@ impl Severity {
     }
 }
 
+/// Longest message shown by the protocol trace; 0: unlimited.
+static TRACED_BYTES_MAX: AtomicUsize = AtomicUsize::new(0);
+
+/// Longest message shown by the protocol trace, in bytes; 0: unlimited (`max_traced_msg_len`).
+#[must_use]
+pub fn traced_bytes_max() -> usize {
+    TRACED_BYTES_MAX.load(Ordering::Relaxed)
+}
+
 const SHOW_DEBUG: u8 = 1;
 const SHOW_TRACE: u8 = 2;
 const SHOW_INTERNAL_TRACE: u8 = 4;
@@ -153,6 +162,7 @@ impl Shared {
         self.shown.store(shown, Ordering::Relaxed);
         self.timestamps.store(config.timestamps, Ordering::Relaxed);
         self.utc.store(config.utc, Ordering::Relaxed);
+        TRACED_BYTES_MAX.store(config.traced_bytes_max, Ordering::Relaxed);
     }
 
     fn shows(&self, metadata: &Metadata<'_>) -> bool {
@@ -314,7 +324,7 @@ impl<S: Subscriber> Layer<S> for LineLayer {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        metadata.is_event() && self.shared.shows(metadata)
+        !metadata.is_span() && self.shared.shows(metadata)
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

@@ -307,3 +307,37 @@ fn a_start_that_fails_says_why_in_one_line() {
         "{line}"
     );
 }
+
+#[test]
+fn the_protocol_trace_shows_everything_but_secrets() {
+    let folder = folder();
+    let arguments = ["-DV", "--auth", "s3cret", "--max_traced_msg_len", "4"];
+    let mut server = Server::start(folder.path(), &arguments);
+    let mut client = TcpStream::connect(server.client_address()).unwrap();
+    let script = "CONNECT {\"auth_token\":\"s3cret\",\"verbose\":false,\"name\":\"n\"}\r\n\
+                  SUB foo q 1\r\nPUB foo 6\r\nab\r\ncd\r\nPING\r\n";
+    std::io::Write::write_all(&mut client, script.as_bytes()).unwrap();
+    server.wait_for_line("->> [PONG]");
+    drop(client);
+    server.wait_for_line("[DBG] 127.0.0.1:");
+    server.connect(",\"auth_token\":\"wr0ng\"");
+    let refused = server.wait_for_line("authentication error");
+    assert!(refused.contains("[ERR] 127.0.0.1:"), "{refused}");
+    assert_eq!(server.stop(Signal::INT), Some(0));
+    let log = server.log.join("\n");
+    for part in [
+        "- Client connection created",
+        "->> [INFO {",
+        "<<- [CONNECT {\"auth_token\":\"[REDACTED]\"",
+        "- cid:1 - \"v::n\" - <<- [SUB foo q 1]",
+        "<<- [PUB foo 6]",
+        "<<- MSG_PAYLOAD: [\"ab\\r\\n...\"]",
+        "->> [MSG foo 1 6]",
+        "->> MSG_PAYLOAD: [\"ab\\r\\n...\"]",
+        "<<- [PING]",
+        "- Client connection closed: ",
+    ] {
+        assert!(log.contains(part), "{part}\n{log}");
+    }
+    assert!(!log.contains("s3cret") && !log.contains("wr0ng"), "{log}");
+}

@@ -63,6 +63,15 @@ pub(super) fn duration(span: Duration) -> String {
     }
 }
 
+/// A number that may have a fraction, written without one when it is whole.
+pub(super) fn float<S: serde::Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if number.fract() == 0.0 && number.abs() < 1e15 {
+        serializer.serialize_i64(*number as i64)
+    } else {
+        serializer.serialize_f64(*number)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

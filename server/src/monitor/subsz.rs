@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::query::{BadRequest, LIMIT_DEFAULT, Query};
-use super::{Monitor, Subscription};
+use super::{Monitor, Subscription, format};
 
 #[derive(Serialize)]
 pub(super) struct Subsz {
@@ -15,8 +15,10 @@ pub(super) struct Subsz {
     num_inserts: u64,
     num_removes: u64,
     num_matches: u64,
+    #[serde(serialize_with = "format::float")]
     cache_hit_rate: f64,
     max_fanout: u64,
+    #[serde(serialize_with = "format::float")]
     avg_fanout: f64,
     total: usize,
     offset: usize,

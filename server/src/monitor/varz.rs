@@ -35,6 +35,7 @@ pub(super) struct Varz {
     http_port: u16,
     http_base_path: String,
     https_port: u16,
+    #[serde(serialize_with = "format::float")]
     auth_timeout: f64,
     max_control_line: usize,
     max_payload: usize,
@@ -53,6 +54,7 @@ pub(super) struct Varz {
     mem: u64,
     cores: usize,
     gomaxprocs: usize,
+    #[serde(serialize_with = "format::float")]
     cpu: f64,
     connections: u64,
     total_connections: u64,

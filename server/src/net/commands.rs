@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::acks::AckQueue;
 use super::close::CloseReason;
 use super::conn::Conn;
+use super::trace;
 use crate::protocol::connect::ConnectOptions;
 use crate::protocol::{Frame, Limits, Parser, Publish, encode};
 use crate::routing::account::next_entry_id;
@@ -84,7 +85,11 @@ impl Session {
                     CloseReason::AuthenticationFailure,
                 );
             }
-            match self.parser.next(buf) {
+            let parsed = self.parser.next(buf);
+            if let Ok(Some(frame)) = &parsed {
+                trace::inbound(&self.conn, frame);
+            }
+            match parsed {
                 Ok(Some(Frame::Publish(publish))) => self.publish(&publish),
                 Ok(Some(Frame::Connect(json))) => self.connect(&json).await?,
                 Ok(Some(frame)) => self.command(frame)?,

@@ -18,4 +18,5 @@ pub mod conn;
 pub(crate) mod listener;
 pub mod outbound;
 pub(crate) mod read_loop;
+mod trace;
 pub(crate) mod write_loop;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::close::CloseReason;
 use super::commands::Session;
 use super::conn::Conn;
+use super::trace;
 use super::write_loop::{self, WritePolicy};
 use crate::protocol::encode;
 use crate::server::Shared;
@@ -35,6 +36,7 @@ const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(crate) async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, stream: TcpStream) {
     // Latency matters more than the number of packets; batching is done in the buffer.
     let _ = stream.set_nodelay(true);
+    trace::created(&conn);
     let (mut reader, writer) = stream.into_split();
     let policy = WritePolicy {
         deadline: shared.options().write_deadline,
@@ -53,6 +55,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, stream: TcpStrea
     session.end_batch();
     conn.close(reason);
     let reason = conn.close_reason().unwrap_or(reason);
+    trace::closed(&conn, reason);
     drain_acks(&mut session).await;
     conn.remove_all_subscriptions();
     conn.outbound().close(reason.discards_output());

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::close::CloseReason;
 use super::conn::Conn;
 use super::outbound::Taken;
+use super::trace;
 use crate::server::options::WriteTimeout;
 
 /// How long a flush may take.
@@ -40,6 +41,7 @@ pub(crate) async fn run<W: AsyncWrite + Unpin>(
             }
             Taken::Closed => return Some(socket),
         }
+        trace::outbound(conn, &chunk);
         let result = write_all(conn, &mut socket, &chunk, policy).await;
         out.written(&mut chunk);
         match result {
