@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::format::record::Record;
 use crate::ids::{Seq, TimestampNs};
 
 /// One stored message. Cloning shares the bytes.
@@ -107,6 +108,20 @@ impl Message {
     pub fn payload_bytes(&self) -> Bytes {
         let at = (self.subject_len + self.headers_len) as usize;
         self.body.slice(at..at + self.payload_len as usize)
+    }
+
+    /// The message as a log record.
+    pub fn as_record(&self) -> Record<'_> {
+        Record {
+            seq: self.seq,
+            ts: self.ts,
+            subject: self.subject(),
+            headers: self.headers(),
+            payload: self.payload(),
+            msg_id: self.msg_id(),
+            flags: self.flags,
+            crc: self.crc,
+        }
     }
 
     /// Length of the whole body in bytes.

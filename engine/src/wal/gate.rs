@@ -37,7 +37,7 @@ impl StreamGate {
     }
 
     /// Opens the gate up to `seq`; it never closes again.
-    pub(super) fn raise(&self, seq: Seq) {
+    pub(crate) fn raise(&self, seq: Seq) {
         self.durable_seq.fetch_max(seq.0, Ordering::AcqRel);
     }
 

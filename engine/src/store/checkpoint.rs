@@ -1,0 +1,689 @@
+//! Moves tails into sealed files and makes log space reusable.
+//!
+//! A checkpoint takes, stream by stream and each under its own lock, everything that changed:
+//! messages, positions, tombstones, message ids, consumers. Each stream's share names the log
+//! position it contains, so streams need not be frozen at one moment. The share is durable when one
+//! metadata commit names the sealed files; only then are log files released (I7) and files that
+//! nobody names any more removed (I6). A crash anywhere before that leaves orphans that the next
+//! start removes, and the log still has everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::catalogue::Catalogue;
+use super::error::CheckpointError;
+use super::keys::{self, kind};
+use super::layout::Layout;
+use super::shared::StoreShared;
+use crate::config::Compression;
+use crate::format::cursor::Cursor;
+use crate::format::{FormatError, varint};
+use crate::ids::{ConsumerId, Lsn, SegmentId, Seq, StreamId, TimestampNs};
+use crate::meta::{MetaBatch, MetaLog};
+use crate::segment::{Codec, ExtentInfo, SealedSegment, Segment, SegmentManifest, SegmentWriter};
+use crate::stream::core::StreamCore;
+use crate::stream::cursor::ConsumerCore;
+use crate::stream::extent::{Extent, SealedFile};
+use crate::stream::snapshot::{Positions, put_consumer};
+use crate::stream::tail::Tail;
+
+/// Tails of at least this many bytes get a file of their own; smaller ones share one.
+const OWN_FILE_BYTES_MIN: u64 = 1 << 20;
+
+/// Performs checkpoints; owned by whoever does maintenance.
+pub(crate) struct Checkpointer {
+    shared: Arc<StoreShared>,
+    catalogue: Arc<Catalogue>,
+    layout: Layout,
+    meta: MetaLog,
+    next_segment: u64,
+    /// Streams that list each sealed file.
+    listed: BTreeMap<SegmentId, BTreeSet<StreamId>>,
+    /// Times of the youngest id in each stored batch of message ids.
+    dedup_batches: BTreeMap<StreamId, BTreeMap<u64, TimestampNs>>,
+}
+
+/// A stream's share of a checkpoint.
+struct Share {
+    core: Arc<StreamCore>,
+    applied: Lsn,
+    positions: Vec<u8>,
+    config: Option<Vec<u8>>,
+    tombstones: Vec<(u64, Option<Vec<u8>>)>,
+    dedup: Option<(Vec<u8>, TimestampNs)>,
+    frozen: Option<Arc<Tail>>,
+    /// Files in which nothing of the stream is live.
+    dead: BTreeSet<SegmentId>,
+    sealed: Option<Extent>,
+    consumers: Vec<(Arc<ConsumerCore>, Lsn, Vec<u8>)>,
+}
+
+/// Which streams a checkpoint covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All changed streams: afterwards the log up to now is free.
+    All,
+    /// Only streams with large tails: frees RAM.
+    LargeTails,
+}
+
+impl Checkpointer {
+    pub fn new(
+        shared: Arc<StoreShared>,
+        catalogue: Arc<Catalogue>,
+        layout: Layout,
+        meta: MetaLog,
+        next_segment: u64,
+    ) -> Checkpointer {
+        Checkpointer {
+            shared,
+            catalogue,
+            layout,
+            meta,
+            next_segment,
+            listed: BTreeMap::new(),
+            dedup_batches: BTreeMap::new(),
+        }
+    }
+
+    /// Registers what was found at start.
+    pub fn adopt(&mut self, stream: StreamId, segment: SegmentId) {
+        self.listed.entry(segment).or_default().insert(stream);
+    }
+
+    /// Registers a file found at start that no stream lists.
+    pub fn adopt_dead(&mut self, segment: SegmentId) {
+        self.listed.entry(segment).or_default();
+    }
+
+    /// Registers a batch of message ids found at start.
+    pub fn adopt_dedup(&mut self, stream: StreamId, number: u64, youngest: TimestampNs) {
+        self.dedup_batches
+            .entry(stream)
+            .or_default()
+            .insert(number, youngest);
+    }
+
+    /// Runs a checkpoint; without changes only if forced. `wait` makes everything up to a log
+    /// position durable, or says that the store stopped.
+    pub fn run(
+        &mut self,
+        scope: Scope,
+        force: bool,
+        wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let assigned = self.shared.queue.assigned_lsn();
+        let mut shares = Vec::new();
+        let mut untouched = Vec::new();
+        for core in self.catalogue.file_streams() {
+            match freeze(&core, scope) {
+                Some(share) => shares.push(share),
+                None => untouched.push(core),
+            }
+        }
+        let deleted = self.catalogue.deleted();
+        let consumers_deleted = self.shared.deleted_consumers();
+        let changed = shares.len() + deleted.len() + consumers_deleted.len() > 0;
+        if !changed && !force {
+            return Ok(());
+        }
+        // A share contains every operation of its stream up to `assigned`.
+        let free = untouched
+            .iter()
+            .map(|core| before_dirty(core, assigned))
+            .min();
+        let free = free.unwrap_or(assigned).min(assigned);
+        let result = self.write(&mut shares, free, &deleted, &consumers_deleted, wait);
+        if let Err(error) = result {
+            for share in shares {
+                share.thaw();
+            }
+            return Err(error);
+        }
+        for share in shares {
+            share.install(&self.shared);
+        }
+        self.catalogue.forget_deleted(&deleted);
+        self.shared.forget_deleted_consumers(&consumers_deleted);
+        self.shared.queue.release_through(free);
+        self.remove_dead_files()
+    }
+
+    fn write(
+        &mut self,
+        shares: &mut [Share],
+        free: Lsn,
+        deleted: &[(StreamId, Lsn)],
+        consumers_deleted: &[(StreamId, ConsumerId, Lsn)],
+        wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let newest = shares
+            .iter()
+            .flat_map(|share| {
+                std::iter::once(share.applied).chain(share.consumers.iter().map(|c| c.1))
+            })
+            .chain(deleted.iter().map(|(_, lsn)| *lsn))
+            .chain(consumers_deleted.iter().map(|(_, _, lsn)| *lsn))
+            .max();
+        if let Some(newest) = newest {
+            wait(newest)?;
+        }
+        let mut batch = MetaBatch::default();
+        self.seal(shares, &mut batch)?;
+        let mut unlisted = Vec::new();
+        for share in shares.iter() {
+            self.put_share(share, &mut batch, &mut unlisted);
+        }
+        for (stream, _) in deleted {
+            for (key, _) in self.meta.scan_prefix(&keys::stream(*stream)) {
+                batch.delete(key);
+            }
+            for (segment, streams) in &self.listed {
+                if streams.contains(stream) {
+                    unlisted.push((*segment, *stream));
+                }
+            }
+            self.dedup_batches.remove(stream);
+        }
+        for (stream, consumer, _) in consumers_deleted {
+            batch.delete(&keys::consumer(*stream, *consumer));
+        }
+        let dead = self.unlist(&unlisted);
+        for segment in &dead {
+            batch.delete(&keys::segment(*segment));
+        }
+        batch.put(keys::COUNTERS, &self.counters(free).encode());
+        let committed = self.meta.commit(&batch);
+        if let Err(error) = committed {
+            for (segment, stream) in unlisted {
+                self.listed.entry(segment).or_default().insert(stream);
+            }
+            return Err(CheckpointError::from_io(self.layout.meta_dir(), error));
+        }
+        for segment in dead {
+            self.listed.insert(segment, BTreeSet::new());
+        }
+        Ok(())
+    }
+
+    fn counters(&self, checkpoint: Lsn) -> Counters {
+        Counters {
+            next_stream: self.catalogue.next_stream_id(),
+            next_consumer: self.shared.peek_consumer_id(),
+            next_segment: self.next_segment,
+            checkpoint,
+        }
+    }
+
+    /// Drops listings; returns files that nobody lists any more, which stay known with an empty
+    /// set until they are removed.
+    fn unlist(&mut self, unlisted: &[(SegmentId, StreamId)]) -> Vec<SegmentId> {
+        let mut dead = Vec::new();
+        for (segment, stream) in unlisted {
+            if let Some(streams) = self.listed.get_mut(segment) {
+                streams.remove(stream);
+                if streams.is_empty() {
+                    dead.push(*segment);
+                }
+            }
+        }
+        dead
+    }
+
+    /// Writes frozen tails into sealed files: large ones each into one, the others into a shared
+    /// one. All are durable on return, with their directory entries.
+    fn seal(&mut self, shares: &mut [Share], batch: &mut MetaBatch) -> Result<(), CheckpointError> {
+        let (mut own, mut shared): (Vec<&mut Share>, Vec<&mut Share>) = (Vec::new(), Vec::new());
+        for share in shares.iter_mut() {
+            match &share.frozen {
+                Some(tail) if tail.live() == 0 => {}
+                Some(tail) if tail.ram_bytes() >= OWN_FILE_BYTES_MIN => own.push(share),
+                Some(_) => shared.push(share),
+                None => {}
+            }
+        }
+        let any = !own.is_empty() || !shared.is_empty();
+        for share in own {
+            self.seal_file(&mut [share], batch)?;
+        }
+        if !shared.is_empty() {
+            self.seal_file(&mut shared, batch)?;
+        }
+        if any {
+            let dir = self.layout.seg_dir();
+            let synced = self.shared.env.io.sync_dir(&dir);
+            synced.map_err(|error| CheckpointError::from_io(dir, error))?;
+        }
+        Ok(())
+    }
+
+    fn seal_file(
+        &mut self,
+        shares: &mut [&mut Share],
+        batch: &mut MetaBatch,
+    ) -> Result<(), CheckpointError> {
+        let id = SegmentId(self.next_segment);
+        self.next_segment += 1;
+        let path = self.layout.segment(id);
+        let sealed = self.write_segment(id, shares);
+        let sealed = sealed.map_err(|error| self.discard(&path, error))?;
+        batch.put(&keys::segment(id), &encode_manifest(&sealed.manifest));
+        let file = Arc::new(open_file(&self.shared, &self.layout, sealed.manifest));
+        for share in shares.iter_mut() {
+            let of_stream = |info: &&ExtentInfo| info.stream == share.core.id;
+            let Some(info) = sealed.extents.iter().find(of_stream) else {
+                continue;
+            };
+            share.sealed = Some(Extent {
+                first: info.first_seq.0,
+                last: info.last_seq.0,
+                msgs: info.msgs,
+                bytes: info.bytes,
+                first_ts: info.first_ts.0,
+                last_ts: info.last_ts.0,
+                file: file.clone(),
+            });
+            self.listed.entry(id).or_default().insert(share.core.id);
+        }
+        Ok(())
+    }
+
+    fn write_segment(
+        &self,
+        id: SegmentId,
+        shares: &[&mut Share],
+    ) -> std::io::Result<SealedSegment> {
+        let shared = &self.shared;
+        let path = self.layout.segment(id);
+        let mut writer = SegmentWriter::new(&shared.env, &path, shared.uuid, id)?;
+        for share in shares {
+            let codec = match share.core.compression() {
+                Compression::None => Codec::None,
+                Compression::S2 => Codec::S2,
+            };
+            writer.begin_extent(share.core.id, codec)?;
+            let Some(tail) = &share.frozen else { continue };
+            for message in tail.iter_from(0) {
+                writer.push(&message.as_record())?;
+            }
+        }
+        writer.finish()
+    }
+
+    /// A file that could not be completed is removed: it is named nowhere.
+    fn discard(&self, path: &Path, error: std::io::Error) -> CheckpointError {
+        let _ = self.shared.env.io.remove(path);
+        CheckpointError::from_io(path, error)
+    }
+
+    fn put_share(
+        &mut self,
+        share: &Share,
+        batch: &mut MetaBatch,
+        unlisted: &mut Vec<(SegmentId, StreamId)>,
+    ) {
+        let id = share.core.id;
+        batch.put(&keys::stream_value(id, kind::POSITIONS), &share.positions);
+        if let Some(config) = &share.config {
+            batch.put(&keys::stream_value(id, kind::CONFIG), config);
+        }
+        for (container, bits) in &share.tombstones {
+            let key = keys::numbered(id, kind::TOMBSTONES, *container);
+            match bits {
+                Some(bits) => batch.put(&key, bits),
+                None => batch.delete(&key),
+            }
+        }
+        if share.sealed.is_some() || !share.dead.is_empty() {
+            batch.put(
+                &keys::stream_value(id, kind::EXTENTS),
+                &share.extents_value(),
+            );
+            unlisted.extend(share.dead.iter().map(|segment| (*segment, id)));
+        }
+        for (consumer, _, value) in &share.consumers {
+            batch.put(&keys::consumer(id, consumer.id), value);
+        }
+        self.put_dedup(share, batch);
+    }
+
+    fn put_dedup(&mut self, share: &Share, batch: &mut MetaBatch) {
+        let id = share.core.id;
+        let window_ns = share.core.lock().config.dedup_window_ns;
+        let window_ns = i64::try_from(window_ns).unwrap_or(i64::MAX);
+        let oldest = self.shared.env.clock.now_ns().saturating_sub(window_ns);
+        let batches = self.dedup_batches.entry(id).or_default();
+        batches.retain(|number, youngest| {
+            let keep = youngest.0 > oldest;
+            if !keep {
+                batch.delete(&keys::numbered(id, kind::DEDUP, *number));
+            }
+            keep
+        });
+        if let Some((ids, youngest)) = &share.dedup {
+            let number = share.applied.0;
+            let value = [&youngest.0.to_le_bytes()[..], ids].concat();
+            batch.put(&keys::numbered(id, kind::DEDUP, number), &value);
+            batches.insert(number, *youngest);
+        }
+    }
+
+    /// Removes files that no commit names any more. One that cannot be removed is tried again.
+    fn remove_dead_files(&mut self) -> Result<(), CheckpointError> {
+        let io = &self.shared.env.io;
+        let layout = &self.layout;
+        self.listed.retain(|segment, streams| {
+            if !streams.is_empty() {
+                return true;
+            }
+            let removed = io.remove(&layout.segment(*segment));
+            match removed {
+                Ok(()) => false,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+                Err(error) => {
+                    tracing::warn!(segment = segment.0, %error, "cannot remove a dead segment");
+                    true
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Opens a sealed file; nothing is read before its first use.
+pub(crate) fn open_file(
+    shared: &StoreShared,
+    layout: &Layout,
+    manifest: SegmentManifest,
+) -> SealedFile {
+    let path = layout.segment(manifest.id);
+    let cache = shared.cache.clone();
+    SealedFile::new(Segment::open(
+        &shared.env,
+        &path,
+        shared.uuid,
+        manifest,
+        cache,
+    ))
+}
+
+/// The stored form of a manifest.
+fn encode_manifest(manifest: &SegmentManifest) -> Vec<u8> {
+    let mut out = vec![1];
+    varint::encode(manifest.file_bytes, &mut out);
+    out.extend_from_slice(&manifest.footer_digest.to_le_bytes());
+    out
+}
+
+/// Reads the stored form of a manifest.
+pub(crate) fn decode_manifest(id: SegmentId, bytes: &[u8]) -> Result<SegmentManifest, FormatError> {
+    let mut input = Cursor::new(bytes);
+    match input.u8()? {
+        1 => {}
+        found => {
+            return Err(FormatError::UnknownKind {
+                what: "segment manifest",
+                found,
+            });
+        }
+    }
+    Ok(SegmentManifest {
+        id,
+        file_bytes: input.varint()?,
+        footer_digest: input.u64()?,
+    })
+}
+
+/// Last position before a stream's first operation that is not in a checkpoint.
+fn before_dirty(core: &StreamCore, assigned: Lsn) -> Lsn {
+    let mut oldest = core.lock().dirty_since;
+    for consumer in core.lock_consumers().values() {
+        let dirty = consumer.lock().dirty_since;
+        oldest = match (oldest, dirty) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+    oldest.map_or(assigned, |lsn| Lsn(lsn.0.saturating_sub(1)))
+}
+
+/// Takes a stream's changes; `None` when there are none, or the scope leaves them.
+fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
+    let consumers: Vec<Arc<ConsumerCore>> = core.lock_consumers().values().cloned().collect();
+    let consumers_dirty = consumers.iter().any(|consumer| {
+        let data = consumer.lock();
+        data.dirty_since.is_some() || data.state.has_events()
+    });
+    let mut data = core.lock();
+    if data.deleted {
+        return None;
+    }
+    let dirty = data.dirty_since.is_some() || data.config_dirty || consumers_dirty;
+    let wanted = match scope {
+        Scope::All => dirty,
+        Scope::LargeTails => data.tail.ram_bytes() >= OWN_FILE_BYTES_MIN,
+    };
+    if !wanted {
+        return None;
+    }
+    debug_assert!(data.frozen.is_none(), "one checkpoint at a time");
+    let next = Seq(data.last_seq + 1);
+    let frozen = Arc::new(std::mem::replace(&mut data.tail, Tail::starting_at(next)));
+    let has_messages = frozen.live() > 0;
+    data.frozen = has_messages.then(|| frozen.clone());
+    data.layout_epoch += 1;
+    data.priors.clear();
+    let dead = data
+        .extents
+        .iter()
+        .filter(|extent| data.live_in(extent.first, extent.last) == 0)
+        .map(|extent| extent.file.id)
+        .collect();
+    let config = data.config_dirty.then(|| {
+        let mut value = data.created.0.to_le_bytes().to_vec();
+        data.config.encode(&mut value);
+        value
+    });
+    data.config_dirty = false;
+    let share = Share {
+        core: core.clone(),
+        applied: data.last_lsn,
+        positions: Positions::of(&data).encode(),
+        config,
+        tombstones: data.tombstones.take_dirty(),
+        dedup: data.dedup.take_unsaved(),
+        frozen: Some(frozen),
+        dead,
+        sealed: None,
+        consumers: Vec::new(),
+    };
+    drop(data);
+    Some(share.with_consumers(consumers))
+}
+
+impl Share {
+    fn with_consumers(mut self, consumers: Vec<Arc<ConsumerCore>>) -> Share {
+        for consumer in consumers {
+            // What cannot be logged stays collected and dirty, and goes with a later checkpoint.
+            let _ = consumer.flush();
+            let mut data = consumer.lock();
+            let config = data.state.config();
+            if config.memory || data.deleted || (data.dirty_since.is_none() && !data.config_dirty) {
+                continue;
+            }
+            let mut value = Vec::new();
+            put_consumer(&data.state, consumer.created, data.last_lsn, &mut value);
+            data.config_dirty = false;
+            let applied = data.last_lsn;
+            drop(data);
+            self.consumers.push((consumer, applied, value));
+        }
+        self
+    }
+
+    /// The list of extents after this checkpoint.
+    fn extents_value(&self) -> Vec<u8> {
+        let old = self.core.lock().extents.clone();
+        let mut out = vec![1];
+        let kept = old
+            .iter()
+            .filter(|extent| !self.dead.contains(&extent.file.id));
+        for extent in kept.chain(&self.sealed) {
+            for number in [
+                extent.file.id.0,
+                extent.first,
+                extent.last,
+                extent.msgs,
+                extent.bytes,
+            ] {
+                varint::encode(number, &mut out);
+            }
+            out.extend_from_slice(&extent.first_ts.to_le_bytes());
+            out.extend_from_slice(&extent.last_ts.to_le_bytes());
+        }
+        out
+    }
+
+    /// Puts everything back after a failure: the tail, and what was marked as saved.
+    fn thaw(self) {
+        let mut data = self.core.lock();
+        data.tombstones
+            .mark_dirty(self.tombstones.iter().map(|(container, _)| *container));
+        if let Some((ids, _)) = &self.dedup {
+            data.dedup.unsave(ids);
+        }
+        data.config_dirty |= self.config.is_some();
+        data.frozen = None;
+        if let Some(frozen) = &self.frozen {
+            let live: Vec<bool> = frozen.iter_from(0).map(|m| data.is_live(m.seq.0)).collect();
+            let before = frozen.ram_bytes() + data.tail.ram_bytes();
+            data.tail.prepend(frozen, &live);
+            self.core
+                .shared
+                .tail_ram_changed(before, data.tail.ram_bytes());
+        }
+        data.layout_epoch += 1;
+        data.priors.clear();
+        for (consumer, _, _) in &self.consumers {
+            consumer.lock().config_dirty = true;
+        }
+    }
+
+    /// Makes the new layout current.
+    fn install(self, shared: &StoreShared) {
+        let mut data = self.core.lock();
+        if self.sealed.is_some() || !self.dead.is_empty() {
+            let kept = data
+                .extents
+                .iter()
+                .filter(|e| !self.dead.contains(&e.file.id))
+                .cloned();
+            data.extents = Arc::new(kept.chain(self.sealed).collect());
+        }
+        data.frozen = None;
+        data.layout_epoch += 1;
+        data.priors.clear();
+        let newer = data.last_lsn > self.applied;
+        data.dirty_since = newer.then(|| Lsn(self.applied.0 + 1));
+        drop(data);
+        if let Some(frozen) = &self.frozen {
+            shared.tail_ram_changed(frozen.ram_bytes(), 0);
+        }
+        for (consumer, applied, _) in &self.consumers {
+            let mut data = consumer.lock();
+            let newer = data.last_lsn > *applied;
+            data.dirty_since = newer.then(|| Lsn(applied.0 + 1));
+        }
+    }
+}
+
+/// Numbers that concern the whole store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub next_stream: u64,
+    pub next_consumer: u64,
+    pub next_segment: u64,
+    /// Every operation up to here is contained in the metadata and the sealed files.
+    pub checkpoint: Lsn,
+}
+
+impl Counters {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![1];
+        for number in [
+            self.next_stream,
+            self.next_consumer,
+            self.next_segment,
+            self.checkpoint.0,
+        ] {
+            varint::encode(number, &mut out);
+        }
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Counters, FormatError> {
+        let mut input = Cursor::new(bytes);
+        match input.u8()? {
+            1 => {}
+            found => {
+                return Err(FormatError::UnknownKind {
+                    what: "store counters",
+                    found,
+                });
+            }
+        }
+        Ok(Counters {
+            next_stream: input.varint()?,
+            next_consumer: input.varint()?,
+            next_segment: input.varint()?,
+            checkpoint: Lsn(input.varint()?),
+        })
+    }
+}
+
+/// Reads a stored list of extents: file, then the numbers in their stored order.
+pub(crate) fn decode_extents(bytes: &[u8]) -> Result<Vec<StoredExtent>, FormatError> {
+    let mut input = Cursor::new(bytes);
+    match input.u8()? {
+        1 => {}
+        found => {
+            return Err(FormatError::UnknownKind {
+                what: "extent list",
+                found,
+            });
+        }
+    }
+    let mut extents = Vec::new();
+    while !input.rest().is_empty() {
+        extents.push(StoredExtent {
+            file: SegmentId(input.varint()?),
+            first: input.varint()?,
+            last: input.varint()?,
+            msgs: input.varint()?,
+            bytes: input.varint()?,
+            first_ts: input.i64()?,
+            last_ts: input.i64()?,
+        });
+    }
+    Ok(extents)
+}
+
+/// One stored extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoredExtent {
+    pub file: SegmentId,
+    pub first: u64,
+    pub last: u64,
+    pub msgs: u64,
+    pub bytes: u64,
+    pub first_ts: i64,
+    pub last_ts: i64,
+}
+
+/// Whether the last attempt failed for lack of space; resets the mark.
+pub(crate) fn note_space(shared: &StoreShared, full: bool) {
+    shared.out_of_space.store(full, Ordering::Relaxed);
+    shared.queue.report_disk_full(full);
+}

@@ -1,0 +1,81 @@
+//! Keys of the metadata log. Numbers are big-endian, so that keys sort by them.
+
+use crate::ids::{ConsumerId, SegmentId, StreamId};
+
+/// Counters of the store: next ids and the checkpoint position.
+pub(crate) const COUNTERS: &[u8] = b"C";
+/// Prefix of everything about streams.
+pub(crate) const STREAMS: &[u8] = b"S";
+/// Prefix of sealed files.
+pub(crate) const SEGMENTS: &[u8] = b"G";
+
+/// Kinds of values below a stream.
+pub(crate) mod kind {
+    /// Creation time and configuration.
+    pub const CONFIG: u8 = b'a';
+    /// Positions and counters.
+    pub const POSITIONS: u8 = b'b';
+    /// Extents in sealed files.
+    pub const EXTENTS: u8 = b'c';
+    /// One tombstone container.
+    pub const TOMBSTONES: u8 = b'd';
+    /// One batch of message ids.
+    pub const DEDUP: u8 = b'e';
+    /// One consumer.
+    pub const CONSUMER: u8 = b'f';
+}
+
+/// Prefix of one stream.
+pub(crate) fn stream(id: StreamId) -> Vec<u8> {
+    [STREAMS, &id.0.to_be_bytes()].concat()
+}
+
+/// A value of a stream.
+pub(crate) fn stream_value(id: StreamId, kind: u8) -> Vec<u8> {
+    [STREAMS, &id.0.to_be_bytes(), &[kind]].concat()
+}
+
+/// A numbered value of a stream.
+pub(crate) fn numbered(id: StreamId, kind: u8, number: u64) -> Vec<u8> {
+    [STREAMS, &id.0.to_be_bytes(), &[kind], &number.to_be_bytes()].concat()
+}
+
+/// A consumer.
+pub(crate) fn consumer(stream: StreamId, id: ConsumerId) -> Vec<u8> {
+    numbered(stream, kind::CONSUMER, id.0)
+}
+
+/// A sealed file.
+pub(crate) fn segment(id: SegmentId) -> Vec<u8> {
+    [SEGMENTS, &id.0.to_be_bytes()].concat()
+}
+
+/// A key below [`STREAMS`], taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamKey {
+    pub stream: StreamId,
+    pub kind: u8,
+    pub number: u64,
+}
+
+/// Takes a key below [`STREAMS`] apart.
+pub(crate) fn parse_stream(key: &[u8]) -> Option<StreamKey> {
+    let rest = key.strip_prefix(STREAMS)?;
+    let (id, rest) = rest.split_first_chunk::<8>()?;
+    let (kind, rest) = rest.split_first()?;
+    let number = match rest.len() {
+        0 => 0,
+        _ => u64::from_be_bytes(rest.try_into().ok()?),
+    };
+    Some(StreamKey {
+        stream: StreamId(u64::from_be_bytes(*id)),
+        kind: *kind,
+        number,
+    })
+}
+
+/// Takes a key below [`SEGMENTS`] apart.
+pub(crate) fn parse_segment(key: &[u8]) -> Option<SegmentId> {
+    let id = key.strip_prefix(SEGMENTS)?;
+    Some(SegmentId(u64::from_be_bytes(id.try_into().ok()?)))
+}

@@ -1,0 +1,59 @@
+//! Names of files in a data directory.
+
+use std::path::{Path, PathBuf};
+
+use crate::ids::SegmentId;
+
+/// Paths below one data directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    dir: PathBuf,
+}
+
+impl Layout {
+    pub fn new(dir: &Path) -> Layout {
+        Layout {
+            dir: dir.to_path_buf(),
+        }
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Exclusive lock of the process that has the store open.
+    pub fn lock(&self) -> PathBuf {
+        self.dir.join("LOCK")
+    }
+
+    /// Format version and identity of the store.
+    pub fn format(&self) -> PathBuf {
+        self.dir.join("FORMAT")
+    }
+
+    pub fn format_temporary(&self) -> PathBuf {
+        self.dir.join("FORMAT.new")
+    }
+
+    pub fn wal_dir(&self) -> PathBuf {
+        self.dir.join("wal")
+    }
+
+    pub fn meta_dir(&self) -> PathBuf {
+        self.dir.join("meta")
+    }
+
+    pub fn seg_dir(&self) -> PathBuf {
+        self.dir.join("seg")
+    }
+
+    pub fn segment(&self, id: SegmentId) -> PathBuf {
+        self.seg_dir().join(format!("{:016x}.seg", id.0))
+    }
+
+    /// The file number in a name of the `seg` directory.
+    pub fn parse(name: &str) -> Option<SegmentId> {
+        let number = name.strip_suffix(".seg")?;
+        u64::from_str_radix(number, 16).ok().map(SegmentId)
+    }
+}

@@ -1,0 +1,108 @@
+//! Background work: checkpoints, and messages that have become too old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::catalogue::Catalogue;
+use super::checkpoint::{Checkpointer, Scope, note_space};
+use super::error::CheckpointError;
+use super::shared::StoreShared;
+use crate::ids::{Lsn, TimestampNs};
+
+/// After a failed checkpoint the next attempt waits this long, unless asked earlier.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Performs maintenance; owned by one thread, or by the caller in manual mode.
+pub(crate) struct Maintenance {
+    shared: Arc<StoreShared>,
+    catalogue: Arc<Catalogue>,
+    checkpointer: Checkpointer,
+}
+
+impl Maintenance {
+    pub fn new(
+        shared: Arc<StoreShared>,
+        catalogue: Arc<Catalogue>,
+        checkpointer: Checkpointer,
+    ) -> Maintenance {
+        Maintenance {
+            shared,
+            catalogue,
+            checkpointer,
+        }
+    }
+
+    /// One round: expires, then checkpoints if RAM or log space ask for it. Returns when the next
+    /// message is due.
+    pub fn round(
+        &mut self,
+        wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
+    ) -> Result<Option<TimestampNs>, CheckpointError> {
+        let now = TimestampNs(self.shared.env.clock.now_ns());
+        let mut next_due = None;
+        for core in self.catalogue.all() {
+            match core.expire(now) {
+                Ok((_, Some(due))) => {
+                    next_due = Some(next_due.map_or(due, |known: TimestampNs| known.min(due)));
+                }
+                Ok((_, None)) => {}
+                Err(error) => tracing::warn!(stream = %core.name, %error, "cannot expire messages"),
+            }
+        }
+        if self.shared.log_is_half_full() {
+            self.checkpoint(Scope::All, wait)?;
+        } else if self.shared.wants_flush() {
+            self.checkpoint(Scope::LargeTails, wait)?;
+            if self.shared.wants_flush() {
+                self.checkpoint(Scope::All, wait)?;
+            }
+        }
+        Ok(next_due)
+    }
+
+    /// Runs a checkpoint and notes whether the disk had room for it.
+    pub fn checkpoint(
+        &mut self,
+        scope: Scope,
+        wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let result = self.checkpointer.run(scope, false, wait);
+        note_space(
+            &self.shared,
+            matches!(result, Err(CheckpointError::NoSpace { .. })),
+        );
+        result
+    }
+
+    /// The maintenance thread: works when asked or due, and idles otherwise.
+    pub fn run(mut self, stop: &dyn Fn() -> bool) -> Maintenance {
+        let queue = self.shared.queue.clone();
+        let mut wait = move |lsn: Lsn| queue.ticket(lsn).wait().map_err(CheckpointError::Stopped);
+        loop {
+            let pause = match self.round(&mut wait) {
+                Ok(due) => due.map(|due| self.until(due)),
+                Err(CheckpointError::Stopped(_)) => None,
+                Err(error) => {
+                    tracing::error!(%error, "checkpoint failed; the log still holds everything");
+                    Some(RETRY)
+                }
+            };
+            if stop() {
+                return self;
+            }
+            self.shared.wake.wait(pause);
+            if stop() {
+                return self;
+            }
+        }
+    }
+
+    fn until(&self, due: TimestampNs) -> Duration {
+        let now = self.shared.env.clock.now_ns();
+        Duration::from_nanos(
+            u64::try_from(due.0.saturating_sub(now))
+                .unwrap_or(0)
+                .max(1_000_000),
+        )
+    }
+}

@@ -1,0 +1,393 @@
+//! The store: one data directory, one log, one committer, many streams.
+
+mod catalogue;
+mod checkpoint;
+mod error;
+mod identity;
+mod keys;
+mod layout;
+mod maintenance;
+mod open;
+mod options;
+mod recovery;
+pub(crate) mod shared;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use catalogue::Catalogue;
+use checkpoint::Scope;
+use maintenance::Maintenance;
+use shared::StoreShared;
+
+pub use error::{CheckpointError, OpenError};
+pub use open::RecoveryReport;
+pub use options::{StoreOptions, Threads};
+
+use crate::config::{Storage, StreamConfig};
+use crate::error::Stopped;
+use crate::format::op::Op;
+use crate::ids::{Lsn, Seq, StreamId, TimestampNs};
+use crate::io::Env;
+use crate::stream::core::StreamCore;
+use crate::stream::state::StreamData;
+use crate::stream::{ChangeError, Stream};
+use crate::ticket::Ticket;
+use crate::wal::metrics::CommitCounts;
+use crate::wal::{Class, Committer, DurableBatch, Step, StreamGate};
+
+/// A durable log store. Cheap to clone; the last clone that is dropped closes it.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<StoreShared>,
+    catalogue: Arc<Catalogue>,
+    stopping: Arc<AtomicBool>,
+    workers: Mutex<Workers>,
+    _lock: Box<dyn Send + Sync>,
+}
+
+enum Workers {
+    Background {
+        committer: JoinHandle<()>,
+        maintenance: JoinHandle<Maintenance>,
+    },
+    Manual {
+        committer: Box<Committer>,
+        maintenance: Box<Maintenance>,
+    },
+    Closed,
+}
+
+impl Store {
+    /// Opens or creates the store in `dir` on the real disk.
+    ///
+    /// Reads the metadata and the log behind the last checkpoint; sealed data is not touched.
+    ///
+    /// # Errors
+    ///
+    /// What prevents it, where, and what to do. Nothing is changed or deleted then.
+    pub fn open(dir: &Path, options: StoreOptions) -> Result<(Store, RecoveryReport), OpenError> {
+        Store::open_in(Env::real(), dir, options)
+    }
+
+    /// As [`Store::open`], in the given environment.
+    pub fn open_in(
+        env: Env,
+        dir: &Path,
+        options: StoreOptions,
+    ) -> Result<(Store, RecoveryReport), OpenError> {
+        let opened = open::open(env, dir, &options)?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (committer, maintenance) = (opened.committer, opened.maintenance);
+        let workers = match options.threads {
+            Threads::Manual => Workers::Manual {
+                committer: Box::new(committer),
+                maintenance: Box::new(maintenance),
+            },
+            Threads::Background => {
+                let stop = stopping.clone();
+                let stop = move || stop.load(Ordering::Acquire);
+                let spawned = spawn("riverlog-commit", move || committer.run()).and_then(|c| {
+                    Ok((c, spawn("riverlog-upkeep", move || maintenance.run(&stop))?))
+                });
+                let (committer, maintenance) = spawned.map_err(|source| OpenError::Io {
+                    file: dir.to_path_buf(),
+                    source,
+                })?;
+                Workers::Background {
+                    committer,
+                    maintenance,
+                }
+            }
+        };
+        let shared = opened.shared;
+        let weak = Arc::downgrade(&shared);
+        shared.queue.on_durable(Box::new(move |_| {
+            if let Some(shared) = weak.upgrade()
+                && shared.log_is_half_full()
+            {
+                shared.wake.ask();
+            }
+        }));
+        let inner = Inner {
+            shared,
+            catalogue: opened.catalogue,
+            stopping,
+            workers: Mutex::new(workers),
+            _lock: opened.lock,
+        };
+        Ok((
+            Store {
+                inner: Arc::new(inner),
+            },
+            opened.report,
+        ))
+    }
+
+    /// Creates a stream. [`ChangeError::Exists`] when the name is taken.
+    pub fn create_stream(&self, config: StreamConfig) -> Result<(Stream, Ticket), ChangeError> {
+        config.check()?;
+        let shared = &self.inner.shared;
+        let created = TimestampNs(shared.env.clock.now_ns());
+        let mut catalogue = self.inner.catalogue.lock();
+        if catalogue.by_name.contains_key(&config.name) {
+            return Err(ChangeError::Exists);
+        }
+        let id = StreamId(catalogue.next_stream_id);
+        let mut data = StreamData::new(config, created);
+        let mut lsn = Lsn(0);
+        if data.config.storage == Storage::File {
+            let mut encoded = Vec::new();
+            data.config.encode(&mut encoded);
+            let op = Op::StreamPut {
+                stream: id,
+                created,
+                config: &encoded,
+            };
+            lsn = shared.log_control(&op)?;
+            data.touched(lsn, lsn);
+        }
+        catalogue.next_stream_id += 1;
+        let gate = StreamGate::new(id, Seq(data.last_seq));
+        let core = StreamCore::new(id, gate, shared.clone(), data);
+        catalogue.by_name.insert(core.name.clone(), core.clone());
+        drop(catalogue);
+        shared.wake.ask();
+        Ok((Stream { core }, shared.queue.ticket(lsn)))
+    }
+
+    /// The stream of this name.
+    pub fn stream(&self, name: &str) -> Option<Stream> {
+        self.inner.catalogue.get(name).map(|core| Stream { core })
+    }
+
+    /// All streams, in name order.
+    pub fn streams(&self) -> Vec<Stream> {
+        self.inner
+            .catalogue
+            .all()
+            .into_iter()
+            .map(|core| Stream { core })
+            .collect()
+    }
+
+    /// Deletes a stream with its consumers.
+    pub fn delete_stream(&self, name: &str) -> Result<Ticket, ChangeError> {
+        let shared = &self.inner.shared;
+        let mut catalogue = self.inner.catalogue.lock();
+        let core = catalogue
+            .by_name
+            .get(name)
+            .cloned()
+            .ok_or(ChangeError::NotFound)?;
+        let mut lsn = Lsn(0);
+        let mut data = core.lock();
+        if core.is_file() {
+            lsn = shared.log_control(&Op::StreamDelete { stream: core.id })?;
+            catalogue.deleted.push((core.id, lsn));
+        }
+        data.deleted = true;
+        let ram = data.tail.ram_bytes();
+        if core.is_file() && data.frozen.is_none() {
+            shared.tail_ram_changed(ram, 0);
+            data.tail = crate::stream::tail::Tail::starting_at(Seq(data.last_seq + 1));
+        }
+        drop(data);
+        catalogue.by_name.remove(name);
+        Ok(shared.queue.ticket(lsn))
+    }
+
+    /// A ticket for everything admitted so far.
+    pub fn barrier(&self) -> Ticket {
+        let queue = &self.inner.shared.queue;
+        queue.ticket(queue.assigned_lsn())
+    }
+
+    /// A ticket for a log position.
+    pub fn ticket(&self, lsn: Lsn) -> Ticket {
+        self.inner.shared.queue.ticket(lsn)
+    }
+
+    /// Everything up to here is on disk.
+    pub fn durable_lsn(&self) -> Lsn {
+        self.inner.shared.queue.durable_lsn()
+    }
+
+    /// Calls `observer` after each commit batch, on the committer's thread, and after each append
+    /// to a memory stream, on the appending thread. It must be quick.
+    pub fn on_durable(&self, observer: Arc<dyn Fn(&DurableBatch<'_>) + Send + Sync>) {
+        let of_queue = observer.clone();
+        self.inner
+            .shared
+            .queue
+            .on_durable(Box::new(move |batch| of_queue(batch)));
+        self.inner.shared.observe(observer);
+    }
+
+    /// Why the store stopped acknowledging, if it did.
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.inner.shared.queue.stopped()
+    }
+
+    /// Counters of the commit path.
+    pub fn metrics(&self) -> CommitCounts {
+        self.inner.shared.queue.metrics().counts()
+    }
+
+    /// Blocks until an append would find room in the commit queue, or the store stopped.
+    pub fn wait_room(&self) {
+        let _ = self.inner.shared.queue.wait_room(Class::Append);
+    }
+
+    /// Does all pending background work and returns; for [`Threads::Manual`].
+    ///
+    /// # Errors
+    ///
+    /// A checkpoint that failed; the log still holds everything.
+    pub fn step(&self) -> Result<(), CheckpointError> {
+        self.with_manual(|committer, maintenance| {
+            commit_all(committer);
+            let queue = self.inner.shared.queue.clone();
+            let round = maintenance.round(&mut |lsn| {
+                commit_all(committer);
+                settled(&queue, lsn)
+            });
+            commit_all(committer);
+            round.map(|_| ())
+        })
+    }
+
+    /// Makes everything queued durable, without further maintenance; for [`Threads::Manual`].
+    pub fn commit(&self) {
+        let _ = self.with_manual(|committer, _| {
+            commit_all(committer);
+            Ok(())
+        });
+    }
+
+    /// Moves everything into sealed files now; for [`Threads::Manual`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::step`].
+    pub fn checkpoint(&self) -> Result<(), CheckpointError> {
+        self.with_manual(|committer, maintenance| {
+            let queue = self.inner.shared.queue.clone();
+            let result = maintenance.checkpoint(Scope::All, &mut |lsn| {
+                commit_all(committer);
+                settled(&queue, lsn)
+            });
+            commit_all(committer);
+            result
+        })
+    }
+
+    fn with_manual(
+        &self,
+        work: impl FnOnce(&mut Committer, &mut Maintenance) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let mut workers = self
+            .inner
+            .workers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &mut *workers {
+            Workers::Manual {
+                committer,
+                maintenance,
+            } => work(committer, maintenance),
+            Workers::Background { .. } | Workers::Closed => Ok(()),
+        }
+    }
+
+    /// Makes everything durable, seals it, and stops the background work. Further operations fail
+    /// with [`Stopped::Closed`].
+    pub fn close(&self) {
+        self.inner.close();
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let workers = std::mem::replace(&mut *workers, Workers::Closed);
+        for core in self.catalogue.all() {
+            let consumers: Vec<_> = core.lock_consumers().values().cloned().collect();
+            for consumer in consumers {
+                // What cannot be logged any more is delivered again after the restart.
+                let _ = consumer.flush();
+            }
+        }
+        match workers {
+            Workers::Background {
+                committer,
+                maintenance,
+            } => {
+                self.stopping.store(true, Ordering::Release);
+                self.shared.wake.ask();
+                if let Ok(mut maintenance) = maintenance.join() {
+                    let queue = self.shared.queue.clone();
+                    let wait =
+                        &mut |lsn: Lsn| queue.ticket(lsn).wait().map_err(CheckpointError::Stopped);
+                    report(maintenance.checkpoint(Scope::All, wait));
+                }
+                self.shared.queue.close();
+                if committer.join().is_err() {
+                    tracing::error!("the committer panicked");
+                }
+            }
+            Workers::Manual {
+                mut committer,
+                mut maintenance,
+            } => {
+                let queue = self.shared.queue.clone();
+                let wait = &mut |lsn: Lsn| {
+                    commit_all(&mut committer);
+                    settled(&queue, lsn)
+                };
+                report(maintenance.checkpoint(Scope::All, wait));
+                self.shared.queue.close();
+                commit_all(&mut committer);
+            }
+            Workers::Closed => {}
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn report(result: Result<(), CheckpointError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "no checkpoint at close; the next start replays the log");
+    }
+}
+
+fn commit_all(committer: &mut Committer) {
+    while let Step::Committed(_) = committer.step() {}
+}
+
+fn settled(queue: &crate::wal::CommitQueue, lsn: Lsn) -> Result<(), CheckpointError> {
+    if queue.durable_lsn() >= lsn {
+        return Ok(());
+    }
+    Err(CheckpointError::Stopped(
+        queue.stopped().unwrap_or(Stopped::Poisoned),
+    ))
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.into()).spawn(work)
+}

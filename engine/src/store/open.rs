@@ -1,0 +1,329 @@
+//! Opening: one path, whether the last stop was clean or not.
+//!
+//! 1. Lock the directory, read or create `FORMAT`.
+//! 2. Read the metadata log: streams, consumers, sealed files, checkpoint position.
+//! 3. Replay the write-ahead log behind the checkpoint. No sealed file is read.
+//! 4. Checkpoint what was replayed into new files, so that nothing depends on what the page cache
+//!    happened to hold, then start a new log.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::catalogue::Catalogue;
+use super::checkpoint::{Checkpointer, Scope, open_file};
+use super::error::OpenError;
+use super::identity;
+use super::layout::Layout;
+use super::maintenance::Maintenance;
+use super::options::StoreOptions;
+use super::recovery::{Recovered, RecoveredStream};
+use super::shared::StoreShared;
+use crate::cache::Cache;
+use crate::format::FormatError;
+use crate::ids::{Lsn, SegmentId, Seq, StreamId};
+use crate::io::Env;
+use crate::meta::{MetaError, MetaLog};
+use crate::stream::core::StreamCore;
+use crate::stream::cursor::ConsumerCore;
+use crate::stream::extent::{Extent, SealedFile};
+use crate::wal::recover::{Cut, LostRange};
+use crate::wal::{
+    self, CommitQueue, Committer, QueueOptions, RecoverError, StreamGate, Wal, WalRecovered,
+};
+
+/// What opening found and did.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// A new store was created.
+    pub created: bool,
+    /// Streams found.
+    pub streams: usize,
+    /// Operations replayed from the log.
+    pub ops_replayed: u64,
+    /// Bytes of the log that were read.
+    pub log_bytes_read: u64,
+    /// An incomplete end of the log that was cut off; what it held was never acknowledged, unless
+    /// the last acknowledged bytes themselves were damaged.
+    pub cut: Option<Cut>,
+    /// Ranges of acknowledged operations that were lost to damage (salvage only).
+    pub lost: Vec<LostRange>,
+    /// Unfinished files that were removed.
+    pub orphans_removed: usize,
+}
+
+/// What opening assembles.
+pub(super) struct Opened {
+    pub shared: Arc<StoreShared>,
+    pub catalogue: Arc<Catalogue>,
+    pub maintenance: Maintenance,
+    pub committer: Committer,
+    pub lock: Box<dyn Send + Sync>,
+    pub report: RecoveryReport,
+}
+
+pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opened, OpenError> {
+    let layout = Layout::new(dir);
+    let io = env.io.clone();
+    io.create_dir_all(dir)
+        .map_err(|error| OpenError::io(dir, error))?;
+    let lock = io
+        .lock(&layout.lock())
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => OpenError::Locked {
+                file: layout.lock(),
+            },
+            _ => OpenError::io(layout.lock(), error),
+        })?;
+    let mut report = RecoveryReport::default();
+    let (uuid, created) = identity::read_or_create(&env, &layout)?;
+    report.created = created;
+    let meta = MetaLog::open(&env, &layout.meta_dir(), uuid).map_err(meta_error)?;
+    let mut recovered = read_meta(&meta, &layout, uuid)?;
+    let replayed = replay(&env, &layout, uuid, options, &mut recovered)?;
+    report.streams = recovered.streams.len();
+    report.ops_replayed = recovered.ops_applied;
+    report.log_bytes_read = replayed.bytes_read;
+    report.cut = replayed.cut.clone();
+    report.lost = replayed.lost.clone();
+    report.orphans_removed = remove_orphans(&env, &layout, &mut recovered)?;
+
+    let queue_options = QueueOptions {
+        bytes_max: options.queue_bytes_max,
+    };
+    let queue = CommitQueue::new(queue_options, replayed.next_lsn);
+    let cache = Arc::new(Cache::new(options.cache_bytes_max, options.open_files_max));
+    let shared = Arc::new(StoreShared::new(
+        env.clone(),
+        dir.to_path_buf(),
+        uuid,
+        queue.clone(),
+        cache,
+        options,
+        recovered.next_consumer,
+    ));
+    let catalogue = Arc::new(Catalogue::new(recovered.next_stream));
+    let mut checkpointer = Checkpointer::new(
+        shared.clone(),
+        catalogue.clone(),
+        layout.clone(),
+        meta,
+        recovered.next_segment,
+    );
+    let checkpoint = recovered.checkpoint;
+    enter(&shared, &catalogue, &layout, &mut checkpointer, recovered)?;
+    let behind = created || Lsn(replayed.next_lsn.0 - 1) != checkpoint;
+    // Everything replayed came from the log on disk: there is nothing to wait for.
+    checkpointer.run(Scope::All, behind, &mut |_| Ok(()))?;
+    let wal = Wal::create(
+        &env,
+        &layout.wal_dir(),
+        uuid,
+        options.wal,
+        replayed.next_lsn,
+        replayed.old_files,
+    )
+    .map_err(|error| OpenError::io(layout.wal_dir(), error))?;
+    let committer = Committer::new(&env, queue, wal);
+    let maintenance = Maintenance::new(shared.clone(), catalogue.clone(), checkpointer);
+    Ok(Opened {
+        shared,
+        catalogue,
+        maintenance,
+        committer,
+        lock,
+        report,
+    })
+}
+
+fn meta_error(error: MetaError) -> OpenError {
+    match error {
+        MetaError::Io { file, source } => OpenError::io(file, source),
+        MetaError::NewerVersion {
+            file,
+            found,
+            supported,
+        } => OpenError::NewerVersion {
+            file,
+            found: u64::from(found),
+            supported: u64::from(supported),
+        },
+        other => OpenError::Damaged {
+            file: other.file().to_path_buf(),
+            what: other.to_string(),
+            remedy: "restore the meta directory from a backup; the messages in wal and seg are untouched",
+        },
+    }
+}
+
+fn newer(file: PathBuf, source: &FormatError) -> OpenError {
+    let (found, supported) = match source {
+        FormatError::NewerVersion {
+            found, supported, ..
+        } => (*found, *supported),
+        _ => (0, 0),
+    };
+    OpenError::NewerVersion {
+        file,
+        found: u64::from(found),
+        supported: u64::from(supported),
+    }
+}
+
+fn read_meta(meta: &MetaLog, layout: &Layout, uuid: u128) -> Result<Recovered, OpenError> {
+    let seed = StoreShared::dedup_seed_of(uuid);
+    Recovered::from_meta(meta, seed).map_err(|error| OpenError::Damaged {
+        file: layout.meta_dir(),
+        what: format!("a metadata value cannot be used: {error}"),
+        remedy: "start the version that wrote it, or restore the meta directory from a backup",
+    })
+}
+
+fn replay(
+    env: &Env,
+    layout: &Layout,
+    uuid: u128,
+    options: &StoreOptions,
+    recovered: &mut Recovered,
+) -> Result<WalRecovered, OpenError> {
+    let after = recovered.checkpoint;
+    recovered.salvage = options.salvage;
+    wal::recover(env, &layout.wal_dir(), uuid, after, options.salvage, &mut |lsn, op| {
+        recovered.apply(lsn, &op)
+    })
+    .map_err(|error| match error {
+        RecoverError::Io { file, source } => OpenError::io(file, source),
+        RecoverError::NewerVersion { file, source } => newer(file, &source),
+        RecoverError::AckedDataDamaged(ref lost) => OpenError::Damaged {
+            file: lost.file.clone(),
+            what: error.to_string(),
+            remedy: "restore the file from a backup, or open with salvage to give up exactly that range",
+        },
+        other => OpenError::Damaged {
+            file: layout.wal_dir(),
+            what: other.to_string(),
+            remedy: "restore the log files from a backup",
+        },
+    })
+}
+
+/// Removes sealed files that no commit names: a checkpoint was interrupted before its commit, and
+/// the log still had everything.
+fn remove_orphans(
+    env: &Env,
+    layout: &Layout,
+    recovered: &mut Recovered,
+) -> Result<usize, OpenError> {
+    let mut removed = 0;
+    let dir = layout.seg_dir();
+    let entries = env
+        .io
+        .list(&dir)
+        .map_err(|error| OpenError::io(&dir, error))?;
+    {
+        for entry in entries {
+            let Some(id) = Layout::parse(&entry.name) else {
+                continue;
+            };
+            recovered.next_segment = recovered.next_segment.max(id.0 + 1);
+            if recovered.segments.contains_key(&id) {
+                continue;
+            }
+            let file: PathBuf = dir.join(&entry.name);
+            env.io
+                .remove(&file)
+                .map_err(|error| OpenError::io(&file, error))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Turns recovered state into serving streams.
+fn enter(
+    shared: &Arc<StoreShared>,
+    catalogue: &Catalogue,
+    layout: &Layout,
+    checkpointer: &mut Checkpointer,
+    recovered: Recovered,
+) -> Result<(), OpenError> {
+    let files: std::collections::BTreeMap<SegmentId, Arc<SealedFile>> = recovered
+        .segments
+        .iter()
+        .map(|(id, manifest)| (*id, Arc::new(open_file(shared, layout, *manifest))))
+        .collect();
+    let mut listed = BTreeSet::new();
+    let mut inner = catalogue.lock();
+    inner.deleted = recovered.deleted;
+    for (id, stream) in recovered.streams {
+        for (number, youngest) in &stream.dedup_batches {
+            checkpointer.adopt_dedup(id, *number, *youngest);
+        }
+        for stored in &stream.extents {
+            checkpointer.adopt(id, stored.file);
+            listed.insert(stored.file);
+        }
+        let core = serve(shared, layout, &files, id, stream)?;
+        inner.by_name.insert(core.name.clone(), core);
+    }
+    for (stream, consumer, lsn) in recovered.deleted_consumers {
+        shared.consumer_deleted(stream, consumer, lsn);
+    }
+    for id in files.keys().filter(|id| !listed.contains(id)) {
+        checkpointer.adopt_dead(*id);
+    }
+    Ok(())
+}
+
+fn serve(
+    shared: &Arc<StoreShared>,
+    layout: &Layout,
+    files: &std::collections::BTreeMap<SegmentId, Arc<SealedFile>>,
+    id: StreamId,
+    stream: RecoveredStream,
+) -> Result<Arc<StreamCore>, OpenError> {
+    let mut data = stream.data;
+    let mut extents = Vec::with_capacity(stream.extents.len());
+    for stored in &stream.extents {
+        let Some(file) = files.get(&stored.file) else {
+            return Err(OpenError::Damaged {
+                file: layout.meta_dir(),
+                what: format!(
+                    "stream {id} lists segment {}, which has no manifest",
+                    stored.file
+                ),
+                remedy: "restore the meta directory from a backup",
+            });
+        };
+        extents.push(Extent {
+            first: stored.first,
+            last: stored.last,
+            msgs: stored.msgs,
+            bytes: stored.bytes,
+            first_ts: stored.first_ts,
+            last_ts: stored.last_ts,
+            file: file.clone(),
+        });
+    }
+    data.extents = Arc::new(extents);
+    shared.tail_ram_changed(0, data.tail.ram_bytes());
+    let gate = StreamGate::new(id, Seq(data.last_seq));
+    let core = StreamCore::new(id, gate, shared.clone(), data);
+    for (consumer_id, consumer) in stream.consumers {
+        let built = ConsumerCore::new(consumer_id, consumer.created, &core, consumer.state);
+        let built = built.map_err(|error| OpenError::Damaged {
+            file: layout.meta_dir(),
+            what: format!("consumer {consumer_id} of stream {id}: {error}"),
+            remedy: "start the version that wrote it, or restore the meta directory from a backup",
+        })?;
+        {
+            let mut data = built.lock();
+            data.last_lsn = consumer.applied;
+            data.dirty_since = consumer.dirty_since;
+            data.config_dirty = false;
+        }
+        core.lock_consumers().insert(built.name.clone(), built);
+    }
+    Ok(core)
+}

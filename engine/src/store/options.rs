@@ -1,0 +1,48 @@
+//! Options of a store.
+
+use crate::wal::WalOptions;
+
+/// Who runs the store's background work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Threads {
+    /// Two threads of the store: the committer and maintenance.
+    #[default]
+    Background,
+    /// The caller, with [`crate::Store::step`]; for simulation and single-threaded embedding.
+    Manual,
+}
+
+/// Budgets and modes. Budgets are in bytes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StoreOptions {
+    /// Write-ahead log.
+    pub wal: WalOptions,
+    /// RAM for messages that are in the log but in no sealed file yet. Default 64 MiB.
+    pub tail_bytes_max: u64,
+    /// RAM for blocks and index pages read from sealed files. Default 64 MiB.
+    pub cache_bytes_max: u64,
+    /// Sealed files kept open. Default 512.
+    pub open_files_max: u32,
+    /// RAM for operations on their way to the log. Default 8 MiB.
+    pub queue_bytes_max: u64,
+    /// Open although acknowledged data in the log is damaged: exactly the damaged operations are
+    /// given up and listed in the report. Default off.
+    pub salvage: bool,
+    /// Who runs the background work.
+    pub threads: Threads,
+}
+
+impl Default for StoreOptions {
+    fn default() -> StoreOptions {
+        StoreOptions {
+            wal: WalOptions::default(),
+            tail_bytes_max: 64 << 20,
+            cache_bytes_max: 64 << 20,
+            open_files_max: 512,
+            queue_bytes_max: 8 << 20,
+            salvage: false,
+            threads: Threads::default(),
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! State rebuilt from metadata and the log, before the store serves.
+
+use std::collections::BTreeMap;
+
+use super::checkpoint::{Counters, StoredExtent, decode_extents, decode_manifest};
+use super::keys::{self, StreamKey, kind};
+use crate::config::StreamConfig;
+use crate::consumer::ConsumerState;
+use crate::format::FormatError;
+use crate::format::op::Op;
+use crate::ids::{ConsumerId, Lsn, SegmentId, StreamId, TimestampNs};
+use crate::meta::MetaLog;
+use crate::segment::SegmentManifest;
+use crate::stream::dedup::IdHash;
+use crate::stream::snapshot::{Positions, StoredConsumer, get_consumer};
+use crate::stream::state::StreamData;
+
+/// A consumer under recovery.
+pub(crate) struct RecoveredConsumer {
+    pub created: TimestampNs,
+    pub state: ConsumerState,
+    /// Operations up to here are contained.
+    pub applied: Lsn,
+    pub dirty_since: Option<Lsn>,
+}
+
+/// A stream under recovery.
+pub(crate) struct RecoveredStream {
+    pub data: StreamData,
+    pub extents: Vec<StoredExtent>,
+    pub dedup_batches: Vec<(u64, TimestampNs)>,
+    pub consumers: BTreeMap<ConsumerId, RecoveredConsumer>,
+}
+
+/// Everything recovered so far.
+#[derive(Default)]
+pub(crate) struct Recovered {
+    pub streams: BTreeMap<StreamId, RecoveredStream>,
+    pub segments: BTreeMap<SegmentId, SegmentManifest>,
+    pub deleted: Vec<(StreamId, Lsn)>,
+    pub deleted_consumers: Vec<(StreamId, ConsumerId, Lsn)>,
+    pub next_stream: u64,
+    pub next_consumer: u64,
+    pub next_segment: u64,
+    pub checkpoint: Lsn,
+    pub ops_applied: u64,
+    /// Operations may be missing; what they held is given up.
+    pub salvage: bool,
+    dedup_seed: u64,
+}
+
+impl Recovered {
+    /// Reads the metadata.
+    pub fn from_meta(meta: &MetaLog, dedup_seed: u64) -> Result<Recovered, FormatError> {
+        let mut recovered = Recovered {
+            next_stream: 1,
+            next_consumer: 1,
+            next_segment: 1,
+            dedup_seed,
+            ..Recovered::default()
+        };
+        if let Some(value) = meta.get(keys::COUNTERS) {
+            let counters = Counters::decode(value)?;
+            recovered.next_stream = counters.next_stream;
+            recovered.next_consumer = counters.next_consumer;
+            recovered.next_segment = counters.next_segment;
+            recovered.checkpoint = counters.checkpoint;
+        }
+        for (key, value) in meta.scan_prefix(keys::SEGMENTS) {
+            let id = keys::parse_segment(key).ok_or(FormatError::OutOfRange { what: "key" })?;
+            recovered.segments.insert(id, decode_manifest(id, value)?);
+        }
+        // A stream's configuration sorts before its other values.
+        for (key, value) in meta.scan_prefix(keys::STREAMS) {
+            let key = keys::parse_stream(key).ok_or(FormatError::OutOfRange { what: "key" })?;
+            recovered.take_value(key, value)?;
+        }
+        Ok(recovered)
+    }
+
+    fn take_value(&mut self, key: StreamKey, value: &[u8]) -> Result<(), FormatError> {
+        if key.kind == kind::CONFIG {
+            let (created, config) = value
+                .split_first_chunk::<8>()
+                .ok_or(FormatError::Truncated)?;
+            let created = TimestampNs(i64::from_le_bytes(*created));
+            self.add_stream(key.stream, created, config)?;
+            return Ok(());
+        }
+        let missing = FormatError::OutOfRange {
+            what: "value of a stream without configuration",
+        };
+        let stream = self.streams.get_mut(&key.stream).ok_or(missing)?;
+        match key.kind {
+            kind::POSITIONS => Positions::decode(value)?.restore(&mut stream.data),
+            kind::EXTENTS => stream.extents = decode_extents(value)?,
+            kind::TOMBSTONES => {
+                if !stream.data.tombstones.load_container(key.number, value) {
+                    return Err(FormatError::OutOfRange {
+                        what: "tombstone container",
+                    });
+                }
+            }
+            kind::DEDUP => {
+                let (youngest, ids) = value
+                    .split_first_chunk::<8>()
+                    .ok_or(FormatError::Truncated)?;
+                if !stream.data.dedup.load(ids) {
+                    return Err(FormatError::OutOfRange {
+                        what: "message ids",
+                    });
+                }
+                let youngest = TimestampNs(i64::from_le_bytes(*youngest));
+                stream.dedup_batches.push((key.number, youngest));
+            }
+            kind::CONSUMER => match get_consumer(value)? {
+                StoredConsumer::Whole(state, created, applied) => {
+                    let consumer = RecoveredConsumer {
+                        created,
+                        state: *state,
+                        applied,
+                        dirty_since: None,
+                    };
+                    stream.consumers.insert(ConsumerId(key.number), consumer);
+                }
+                StoredConsumer::Config(_) => {
+                    return Err(FormatError::OutOfRange {
+                        what: "consumer without state",
+                    });
+                }
+            },
+            found => {
+                return Err(FormatError::UnknownKind {
+                    what: "metadata key",
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn add_stream(
+        &mut self,
+        id: StreamId,
+        created: TimestampNs,
+        config: &[u8],
+    ) -> Result<&mut RecoveredStream, FormatError> {
+        let data = StreamData::new(StreamConfig::decode(config)?, created);
+        self.next_stream = self.next_stream.max(id.0 + 1);
+        Ok(self.streams.entry(id).or_insert(RecoveredStream {
+            data,
+            extents: Vec::new(),
+            dedup_batches: Vec::new(),
+            consumers: BTreeMap::new(),
+        }))
+    }
+
+    /// Applies one operation of the log, unless the metadata contains it already.
+    pub fn apply(&mut self, lsn: Lsn, op: &Op<'_>) -> Result<(), FormatError> {
+        match op {
+            Op::StreamPut {
+                stream,
+                created,
+                config,
+            } => {
+                if let Some(known) = self.streams.get_mut(stream) {
+                    if lsn > known.data.last_lsn {
+                        known.data.config = StreamConfig::decode(config)?;
+                        known.data.config_dirty = true;
+                        known.data.touched(lsn, lsn);
+                    }
+                } else {
+                    // If it was deleted since, the log says so further on.
+                    self.add_stream(*stream, *created, config)?
+                        .data
+                        .touched(lsn, lsn);
+                }
+            }
+            Op::StreamDelete { stream } => {
+                self.streams.remove(stream);
+                self.deleted.push((*stream, lsn));
+            }
+            Op::ConsumerPut { .. } | Op::ConsumerDelete { .. } | Op::ConsumerDelta { .. } => {
+                return self.apply_consumer(lsn, op);
+            }
+            Op::Append { .. } | Op::Remove { .. } | Op::Trim { .. } | Op::Skip { .. } => {
+                let seed = self.dedup_seed;
+                let Some(known) = self.streams.get_mut(&op.stream()) else {
+                    return Ok(());
+                };
+                if lsn <= known.data.last_lsn {
+                    return Ok(());
+                }
+                if let Op::Append { record, .. } = op
+                    && self.salvage
+                    && record.seq.0 > known.data.last_seq + 1
+                {
+                    tracing::error!(
+                        stream = %known.data.config.name,
+                        first = known.data.last_seq + 1,
+                        last = record.seq.0 - 1,
+                        "acknowledged messages are lost to damage in the log"
+                    );
+                    known.data.apply_skip(record.seq.0 - 1);
+                }
+                apply_to_stream(&mut known.data, op, seed)?;
+                known.data.touched(lsn, lsn);
+            }
+        }
+        self.ops_applied += 1;
+        Ok(())
+    }
+
+    fn apply_consumer(&mut self, lsn: Lsn, op: &Op<'_>) -> Result<(), FormatError> {
+        let Some(stream) = self.streams.get_mut(&op.stream()) else {
+            return Ok(());
+        };
+        match op {
+            Op::ConsumerPut {
+                consumer,
+                created,
+                config,
+                ..
+            } => {
+                self.next_consumer = self.next_consumer.max(consumer.0 + 1);
+                match (get_consumer(config)?, stream.consumers.get_mut(consumer)) {
+                    (StoredConsumer::Whole(state, _, _), None) => {
+                        let recovered = RecoveredConsumer {
+                            created: *created,
+                            state: *state,
+                            applied: lsn,
+                            dirty_since: Some(lsn),
+                        };
+                        stream.consumers.insert(*consumer, recovered);
+                    }
+                    (StoredConsumer::Config(config), Some(known)) if lsn > known.applied => {
+                        known.state.update_config(config);
+                        known.touched(lsn);
+                    }
+                    _ => {}
+                }
+            }
+            Op::ConsumerDelete {
+                stream: id,
+                consumer,
+            } => {
+                stream.consumers.remove(consumer);
+                self.deleted_consumers.push((*id, *consumer, lsn));
+            }
+            Op::ConsumerDelta {
+                consumer, events, ..
+            } => {
+                if let Some(known) = stream.consumers.get_mut(consumer)
+                    && lsn > known.applied
+                {
+                    let applied = known.state.apply_events(events);
+                    if applied.is_err() && !self.salvage {
+                        return Err(FormatError::OutOfRange {
+                            what: "consumer events",
+                        });
+                    }
+                    known.touched(lsn);
+                }
+            }
+            _ => {}
+        }
+        self.ops_applied += 1;
+        Ok(())
+    }
+}
+
+impl RecoveredConsumer {
+    fn touched(&mut self, lsn: Lsn) {
+        self.applied = lsn;
+        self.dirty_since.get_or_insert(lsn);
+    }
+}
+
+fn apply_to_stream(data: &mut StreamData, op: &Op<'_>, seed: u64) -> Result<(), FormatError> {
+    match op {
+        Op::Append { record, .. } => {
+            if record.seq.0 != data.last_seq + 1 {
+                return Err(FormatError::OutOfRange {
+                    what: "sequence of an append",
+                });
+            }
+            let (subject, headers) = (record.subject.len(), record.headers.len());
+            let size = data.size_of(subject, headers, record.payload.len());
+            let id = (!record.msg_id.is_empty() && data.config.dedup_window_ns > 0)
+                .then(|| IdHash::of(seed, record.msg_id));
+            data.apply_append(record, size, id);
+        }
+        Op::Remove {
+            ranges,
+            msgs,
+            bytes,
+            ..
+        } => data.apply_remove(ranges, *msgs, *bytes),
+        Op::Trim {
+            first_seq,
+            msgs,
+            bytes,
+            ..
+        } => data.apply_trim(first_seq.0, *msgs, *bytes),
+        Op::Skip { last_seq, .. } => data.apply_skip(last_seq.0),
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! What all streams of a store share.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use super::options::StoreOptions;
+use crate::cache::Cache;
+use crate::format::op::Op;
+use crate::ids::{ConsumerId, Lsn, Seq, StreamId};
+use crate::io::Env;
+use crate::stream::core::{append_error, change_error};
+use crate::stream::{AppendError, ChangeError};
+use crate::wal::{Class, CommitQueue, DurableBatch, EnqueueError, StreamGate};
+
+/// Called after each commit batch.
+pub(crate) type Observer = Arc<dyn Fn(&DurableBatch<'_>) + Send + Sync>;
+
+/// Environment, log, cache and budgets.
+pub(crate) struct StoreShared {
+    pub env: Env,
+    pub dir: PathBuf,
+    pub uuid: u128,
+    pub dedup_seed: u64,
+    pub queue: Arc<CommitQueue>,
+    pub cache: Arc<Cache>,
+    /// RAM held by tails of file streams and its budget, in bytes.
+    tail_ram: AtomicU64,
+    tail_ram_budget: u64,
+    log_bytes_max: u64,
+    /// Set while checkpoints fail for lack of disk space.
+    pub out_of_space: AtomicBool,
+    pub wake: Wake,
+    observers: RwLock<Arc<[Observer]>>,
+    next_consumer: AtomicU64,
+    /// Deleted consumers that no checkpoint holds.
+    deleted_consumers: Mutex<Vec<(StreamId, ConsumerId, Lsn)>>,
+}
+
+/// Wakes the maintenance thread.
+#[derive(Default)]
+pub(crate) struct Wake {
+    asked: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wake {
+    /// Asks for a round of maintenance.
+    pub fn ask(&self) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*asked {
+            *asked = true;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until asked, at most `timeout`.
+    pub fn wait(&self, timeout: Option<Duration>) {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = match timeout {
+            Some(timeout) => {
+                let waited = self
+                    .changed
+                    .wait_timeout_while(asked, timeout, |asked| !*asked);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => {
+                let waited = self.changed.wait_while(asked, |asked| !*asked);
+                waited.unwrap_or_else(PoisonError::into_inner)
+            }
+        };
+        *asked = false;
+    }
+}
+
+impl StoreShared {
+    pub fn new(
+        env: Env,
+        dir: PathBuf,
+        uuid: u128,
+        queue: Arc<CommitQueue>,
+        cache: Arc<Cache>,
+        options: &StoreOptions,
+        next_consumer: u64,
+    ) -> StoreShared {
+        StoreShared {
+            env,
+            dir,
+            uuid,
+            dedup_seed: StoreShared::dedup_seed_of(uuid),
+            queue,
+            cache,
+            tail_ram: AtomicU64::new(0),
+            tail_ram_budget: options.tail_bytes_max,
+            log_bytes_max: options
+                .wal
+                .file_bytes
+                .saturating_mul(u64::from(options.wal.files_max)),
+            out_of_space: AtomicBool::new(false),
+            wake: Wake::default(),
+            observers: RwLock::new(Arc::from([])),
+            next_consumer: AtomicU64::new(next_consumer),
+            deleted_consumers: Mutex::default(),
+        }
+    }
+
+    /// Whether an append may be given a sequence now (A9, A10).
+    pub fn room_for_append(&self) -> Result<(), AppendError> {
+        self.queue.room(Class::Append).map_err(append_error)?;
+        if self.tail_ram() > self.tail_ram_budget.saturating_mul(2) {
+            self.wake.ask();
+            let full = self.out_of_space.load(Ordering::Relaxed);
+            return Err(if full {
+                AppendError::NoSpace
+            } else {
+                AppendError::Busy
+            });
+        }
+        Ok(())
+    }
+
+    /// Seed of the hashes of message ids.
+    pub fn dedup_seed_of(uuid: u128) -> u64 {
+        (uuid >> 64) as u64 ^ uuid as u64
+    }
+
+    /// Logs an operation that is no append. It may use the log's reserve, and does not wait for
+    /// room in the queue: what it stands for frees space or is small.
+    pub fn log_control(&self, op: &Op<'_>) -> Result<Lsn, ChangeError> {
+        match self.queue.room(Class::Control) {
+            Ok(()) | Err(EnqueueError::Full) => {}
+            Err(error) => return Err(change_error(error)),
+        }
+        self.queue
+            .enqueue(Class::Control, 1, None, |out| op.encode(out))
+            .map_err(change_error)
+    }
+
+    /// True when a checkpoint should make log space reusable.
+    pub fn log_is_half_full(&self) -> bool {
+        self.queue.metrics().log_used_bytes() > self.log_bytes_max / 2
+    }
+
+    pub fn tail_ram(&self) -> u64 {
+        self.tail_ram.load(Ordering::Relaxed)
+    }
+
+    /// True when tails should be flushed: at half the budget, so that appends go on meanwhile.
+    pub fn wants_flush(&self) -> bool {
+        self.tail_ram() > self.tail_ram_budget / 2
+    }
+
+    /// Books a change of one tail's size.
+    pub fn tail_ram_changed(&self, before: u64, after: u64) {
+        if after >= before {
+            let total = self.tail_ram.fetch_add(after - before, Ordering::Relaxed) + after - before;
+            if total > self.tail_ram_budget / 2 {
+                self.wake.ask();
+            }
+        } else {
+            self.tail_ram.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+
+    /// A new consumer's id.
+    pub fn next_consumer_id(&self) -> ConsumerId {
+        ConsumerId(self.next_consumer.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The id the next consumer gets.
+    pub fn peek_consumer_id(&self) -> u64 {
+        self.next_consumer.load(Ordering::Relaxed)
+    }
+
+    /// Notes a deletion for the next checkpoint.
+    pub fn consumer_deleted(&self, stream: StreamId, consumer: ConsumerId, lsn: Lsn) {
+        self.lock_deleted().push((stream, consumer, lsn));
+    }
+
+    /// Deletions of consumers that no checkpoint holds.
+    pub fn deleted_consumers(&self) -> Vec<(StreamId, ConsumerId, Lsn)> {
+        self.lock_deleted().clone()
+    }
+
+    /// Drops deletions that a checkpoint holds now.
+    pub fn forget_deleted_consumers(&self, done: &[(StreamId, ConsumerId, Lsn)]) {
+        self.lock_deleted().retain(|entry| !done.contains(entry));
+    }
+
+    fn lock_deleted(&self) -> MutexGuard<'_, Vec<(StreamId, ConsumerId, Lsn)>> {
+        self.deleted_consumers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn observe(&self, observer: Observer) {
+        let mut observers = self
+            .observers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *observers = observers.iter().cloned().chain([observer]).collect();
+    }
+
+    /// Makes an append to a memory stream visible and says so.
+    pub fn announce_memory(&self, gate: &Arc<StreamGate>, seq: Seq) {
+        gate.raise(seq);
+        let streams = [(gate.id(), seq)];
+        let batch = DurableBatch {
+            lsn: Lsn(0),
+            streams: &streams,
+        };
+        let observers = self
+            .observers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for observer in observers.iter() {
+            observer(&batch);
+        }
+    }
+}

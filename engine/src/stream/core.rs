@@ -1,0 +1,366 @@
+//! The shared part of a stream, and the append path.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::admission::{MatchedPrior, Need, Refusal, Verdict};
+use super::cursor::ConsumerCore;
+use super::dedup::IdHash;
+use super::prior::Prior;
+use super::state::StreamData;
+use super::types::{Append, AppendError, Appended, ChangeError};
+use crate::config::{Compression, ConfigError, Storage};
+use crate::error::Stopped;
+use crate::format::op::{Op, SeqRange};
+use crate::format::record::{Record, record_crc};
+use crate::ids::{Lsn, Seq, StreamId, TimestampNs};
+use crate::limits::{MESSAGE_BYTES_MAX, MSG_ID_BYTES_MAX, SUBJECT_BYTES_MAX};
+use crate::store::shared::StoreShared;
+use crate::subject;
+use crate::wal::{Class, EnqueueError, StreamGate};
+
+/// How often an operation starts over because the stream changed while it read outside the lock.
+/// Each round means that somebody else made progress; past this many the caller tries again.
+const ATTEMPTS_MAX: u32 = 10_000;
+
+/// One stream: identity, lock-protected state, visibility gate and consumers.
+pub(crate) struct StreamCore {
+    pub id: StreamId,
+    pub name: String,
+    pub storage: Storage,
+    /// Readers see sequences up to the gate's durable one.
+    pub gate: Arc<StreamGate>,
+    pub shared: Arc<StoreShared>,
+    data: Mutex<StreamData>,
+    /// The last number of subjects that was asked for, with the removal epoch and last sequence at
+    /// which it holds.
+    subject_count: Mutex<Option<((u64, u64), u64)>>,
+    pub consumers: Mutex<BTreeMap<String, Arc<ConsumerCore>>>,
+}
+
+/// Reused lists of one append.
+#[derive(Default)]
+struct Scratch {
+    victims: Vec<(u64, u32)>,
+    ranges: Vec<SeqRange>,
+}
+
+thread_local! {
+    static SCRATCH: std::cell::RefCell<Scratch> = std::cell::RefCell::default();
+}
+
+impl StreamCore {
+    pub fn new(
+        id: StreamId,
+        gate: Arc<StreamGate>,
+        shared: Arc<StoreShared>,
+        data: StreamData,
+    ) -> Arc<StreamCore> {
+        Arc::new(StreamCore {
+            id,
+            name: data.config.name.clone(),
+            storage: data.config.storage,
+            gate,
+            shared,
+            data: Mutex::new(data),
+            subject_count: Mutex::default(),
+            consumers: Mutex::default(),
+        })
+    }
+
+    /// Locks the state. A panic of another thread cannot leave it half-changed: every change is
+    /// computed before the first field is written.
+    pub fn lock(&self) -> MutexGuard<'_, StreamData> {
+        self.data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Last sequence that readers and consumers may see.
+    pub fn visible_seq(&self) -> u64 {
+        self.gate.durable_seq().0
+    }
+
+    pub fn lock_subject_count(&self) -> MutexGuard<'_, Option<((u64, u64), u64)>> {
+        self.subject_count
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.storage == Storage::File
+    }
+
+    pub fn compression(&self) -> Compression {
+        self.lock().config.compression
+    }
+
+    /// See [`crate::Stream::append`].
+    pub fn append(&self, append: &Append<'_>) -> Result<Appended, AppendError> {
+        check_sizes(append)?;
+        let id = append
+            .msg_id
+            .map(|id| IdHash::of(self.shared.dedup_seed, id));
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut matched = None;
+            for _ in 0..ATTEMPTS_MAX {
+                let need = match self.try_append(append, id, matched.as_ref(), scratch) {
+                    Ok(appended) => return Ok(appended),
+                    Err(Refusal::Error(error)) => return Err(error),
+                    Err(Refusal::Need(need)) => need,
+                };
+                matched = self.load(need).map_err(AppendError::Read)?;
+            }
+            Err(AppendError::Busy)
+        })
+    }
+
+    fn try_append(
+        &self,
+        append: &Append<'_>,
+        id: Option<IdHash>,
+        matched: Option<&MatchedPrior>,
+        scratch: &mut Scratch,
+    ) -> Result<Appended, Refusal> {
+        scratch.victims.clear();
+        let mut data = self.lock();
+        if data.deleted {
+            return Err(AppendError::Deleted.into());
+        }
+        if self.is_file() {
+            self.shared.room_for_append().map_err(Refusal::Error)?;
+        }
+        let now = TimestampNs(self.shared.env.clock.now_ns());
+        let id = id.filter(|_| data.config.dedup_window_ns > 0);
+        data.dedup_expire(now);
+        let trim_to = match data.admit(append, id, matched, now, &mut scratch.victims)? {
+            Verdict::Duplicate(seq) => {
+                return Ok(Appended {
+                    seq,
+                    duplicate: true,
+                    lsn: data.last_lsn,
+                });
+            }
+            Verdict::Accept { trim_to } => trim_to,
+        };
+        let appended = self.accept(&mut data, append, id, now, trim_to, scratch)?;
+        drop(data);
+        if !self.is_file() {
+            self.shared.announce_memory(&self.gate, appended.seq);
+        }
+        Ok(appended)
+    }
+
+    fn accept(
+        &self,
+        data: &mut StreamData,
+        append: &Append<'_>,
+        id: Option<IdHash>,
+        now: TimestampNs,
+        trim_to: Option<u64>,
+        scratch: &mut Scratch,
+    ) -> Result<Appended, Refusal> {
+        let seq = Seq(data.last_seq + 1);
+        // Times never run backwards inside a stream, so that they can be searched.
+        let ts = data.last_ts.map_or(now, |last| last.max(now));
+        let msg_id = append.msg_id.unwrap_or_default();
+        let (subject, headers, payload) = (append.subject, append.headers, append.payload);
+        let crc = record_crc(self.id, seq, ts, 0, subject, headers, payload, msg_id);
+        let record = Record {
+            seq,
+            ts,
+            subject,
+            headers,
+            payload,
+            msg_id,
+            flags: 0,
+            crc,
+        };
+        let size = data.size_of(subject.len(), headers.len(), payload.len());
+        let freed = ranges_of(&mut scratch.victims, &mut scratch.ranges);
+        let removal = Removal {
+            trim_to,
+            ranges: &scratch.ranges,
+            freed,
+            data,
+        };
+        let lsn = self.log_append(&record, &removal)?;
+        let (trim_msgs, trim_bytes) = (data.msgs, data.bytes);
+        let ram_before = data.tail.ram_bytes();
+        data.apply_append(&record, size, id);
+        if let Some(first) = trim_to {
+            data.apply_trim(first, trim_msgs, trim_bytes);
+        } else if !scratch.ranges.is_empty() {
+            let exact = data.removal_epoch;
+            data.apply_remove(&scratch.ranges, scratch.victims.len() as u64, freed);
+            data.refresh_prior(subject, exact);
+        }
+        data.front_advance();
+        self.shared
+            .tail_ram_changed(ram_before, data.tail.ram_bytes());
+        if let Some((first, last)) = lsn {
+            data.touched(first, last);
+        }
+        Ok(Appended {
+            seq,
+            duplicate: false,
+            lsn: lsn.map_or(Lsn(0), |(_, last)| last),
+        })
+    }
+
+    /// Puts the append and what it removes into the log as one unit.
+    fn log_append(
+        &self,
+        record: &Record<'_>,
+        removal: &Removal<'_>,
+    ) -> Result<Option<(Lsn, Lsn)>, Refusal> {
+        if !self.is_file() {
+            return Ok(None);
+        }
+        let stream = self.id;
+        let ops = 1 + u32::from(removal.trim_to.is_some() || !removal.ranges.is_empty());
+        let touched = Some((&self.gate, record.seq));
+        let last = self
+            .shared
+            .queue
+            .enqueue(Class::Append, ops, touched, |out| {
+                Op::Append {
+                    stream,
+                    record: *record,
+                }
+                .encode(out);
+                if let Some(first) = removal.trim_to {
+                    let first_seq = Seq(first);
+                    let (msgs, bytes) = (removal.data.msgs, removal.data.bytes);
+                    Op::Trim {
+                        stream,
+                        first_seq,
+                        msgs,
+                        bytes,
+                    }
+                    .encode(out);
+                } else if !removal.ranges.is_empty() {
+                    let msgs = removal.ranges.iter().map(|range| range.count).sum();
+                    let ranges = Cow::Borrowed(removal.ranges);
+                    Op::Remove {
+                        stream,
+                        ranges,
+                        msgs,
+                        bytes: removal.freed,
+                    }
+                    .encode(out);
+                }
+            })
+            .map_err(|error| Refusal::Error(append_error(error)))?;
+        Ok(Some((Lsn(last.0 + 1 - u64::from(ops)), last)))
+    }
+
+    /// Logs one operation that no message waits for, and notes its position.
+    pub fn log(&self, data: &mut StreamData, op: &Op<'_>) -> Result<Lsn, ChangeError> {
+        if !self.is_file() {
+            return Ok(Lsn(0));
+        }
+        let lsn = self.shared.log_control(op)?;
+        data.touched(lsn, lsn);
+        Ok(lsn)
+    }
+
+    /// Loads what admission asked for and leaves it in the state, or returns it.
+    fn load(&self, need: Need) -> Result<Option<MatchedPrior>, crate::error::ReadError> {
+        match need {
+            Need::Front(seq) => self.load_front(seq).map(|()| None),
+            Need::Last(subject) => self.load_last(subject).map(|()| None),
+            Need::All(subject) => self.load_all(subject).map(|()| None),
+            Need::LastMatching(filter) => self.load_last_matching(filter).map(Some),
+        }
+    }
+}
+
+struct Removal<'a> {
+    trim_to: Option<u64>,
+    ranges: &'a [SeqRange],
+    freed: u64,
+    data: &'a StreamData,
+}
+
+impl StreamData {
+    /// After a removal by this subject's own append: keeps its prior exact.
+    fn refresh_prior(&mut self, subject: &[u8], exact_before: u64) {
+        let (first_seq, last_seq, epoch) = (self.first_seq, self.last_seq, self.removal_epoch);
+        let tombstones = &self.tombstones;
+        let Some(Prior::All { seqs, exact_at }) = self.priors.get_mut(subject) else {
+            return;
+        };
+        let is_live = |seq: u64| seq >= first_seq && seq <= last_seq && !tombstones.contains(seq);
+        if *exact_at == exact_before {
+            // Its own append removed the oldest ones only.
+            while seqs.front().is_some_and(|(seq, _)| !is_live(*seq)) {
+                seqs.pop_front();
+            }
+        } else {
+            seqs.retain(|(seq, _)| is_live(*seq));
+        }
+        *exact_at = epoch;
+    }
+
+    fn front_advance(&mut self) {
+        self.front.advance(self.first_seq);
+    }
+
+    fn dedup_expire(&mut self, now: TimestampNs) {
+        self.dedup.expire(now, self.config.dedup_window_ns);
+    }
+}
+
+fn check_sizes(append: &Append<'_>) -> Result<(), AppendError> {
+    let id_len = append.msg_id.map_or(0, <[u8]>::len);
+    let total = append.subject.len() + append.headers.len() + append.payload.len() + id_len;
+    if append.subject.len() > SUBJECT_BYTES_MAX || !subject::is_valid_literal(append.subject) {
+        return Err(AppendError::Subject);
+    }
+    if total > MESSAGE_BYTES_MAX || id_len > MSG_ID_BYTES_MAX {
+        return Err(AppendError::TooLarge);
+    }
+    Ok(())
+}
+
+/// Sorts victims, writes them as ranges and returns the sum of their sizes.
+pub(crate) fn ranges_of(victims: &mut Vec<(u64, u32)>, ranges: &mut Vec<SeqRange>) -> u64 {
+    ranges.clear();
+    victims.sort_unstable();
+    victims.dedup_by_key(|(seq, _)| *seq);
+    let mut bytes = 0;
+    for (seq, size) in victims.iter() {
+        bytes += u64::from(*size);
+        match ranges.last_mut() {
+            Some(range) if range.first.0 + range.count == *seq => range.count += 1,
+            _ => ranges.push(SeqRange {
+                first: Seq(*seq),
+                count: 1,
+            }),
+        }
+    }
+    bytes
+}
+
+/// The caller's view of a refused enqueue.
+pub(crate) fn append_error(error: EnqueueError) -> AppendError {
+    match error {
+        EnqueueError::Full => AppendError::Busy,
+        EnqueueError::NoSpace => AppendError::NoSpace,
+        EnqueueError::TooLarge => AppendError::TooLarge,
+        EnqueueError::Poisoned => AppendError::Stopped(Stopped::Poisoned),
+        EnqueueError::Closed => AppendError::Stopped(Stopped::Closed),
+    }
+}
+
+/// The caller's view of a refused enqueue of a control operation.
+pub(crate) fn change_error(error: EnqueueError) -> ChangeError {
+    match error {
+        EnqueueError::Full | EnqueueError::NoSpace => ChangeError::NoSpace,
+        EnqueueError::TooLarge => {
+            ConfigError::Invalid("the change is too large for the log").into()
+        }
+        EnqueueError::Poisoned => ChangeError::Stopped(Stopped::Poisoned),
+        EnqueueError::Closed => ChangeError::Stopped(Stopped::Closed),
+    }
+}

@@ -1,0 +1,550 @@
+//! A consumer of a stream: ties the delivery state machine to messages, log and index.
+//!
+//! Locks: the consumer's lock is never held across a read, and never taken while the stream's lock
+//! is held; the stream's and the commit queue's locks may be taken under it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::core::StreamCore;
+use super::read::Resolved;
+use super::snapshot::put_consumer_config;
+use super::types::ChangeError;
+use crate::config::{ConfigError, Retention};
+use crate::consumer::{
+    AckOutcome, Acked, BlockReason, ConsumerConfig, ConsumerState, ConsumerStateInfo, Notice,
+    PendingCount, Plan, Purge, RemovalReason,
+};
+use crate::error::ReadError;
+use crate::format::op::Op;
+use crate::ids::{ConsumerId, Lsn, Seq, TimestampNs};
+use crate::message::Message;
+use crate::subject::Filter;
+
+/// Events collected before they are handed to the log while deliveries go on.
+const UNLOGGED_EVENTS_MAX: u32 = 256;
+/// Re-plans of one `next` call; each means that somebody else moved the consumer meanwhile.
+const ATTEMPTS_MAX: u32 = 10_000;
+
+/// One consumer.
+pub(crate) struct ConsumerCore {
+    pub id: ConsumerId,
+    pub name: String,
+    pub created: TimestampNs,
+    stream: Weak<StreamCore>,
+    data: Mutex<ConsumerData>,
+}
+
+pub(crate) struct ConsumerData {
+    pub state: ConsumerState,
+    filters: Arc<[Filter]>,
+    pending: PendingCount,
+    /// Removal epoch of the stream up to which `pending` is exact.
+    pending_epoch: u64,
+    resolved: Resolved,
+    /// The stream's first sequence when the consumer last looked.
+    first_seq: u64,
+    /// Drained batches the log has not taken, oldest first.
+    unlogged: VecDeque<Vec<u8>>,
+    events_since_log: u32,
+    pub last_lsn: Lsn,
+    pub dirty_since: Option<Lsn>,
+    pub config_dirty: bool,
+    pub deleted: bool,
+}
+
+/// The answer to [`crate::Consumer::next`].
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// This message is delivered.
+    Message(Box<Delivery>),
+    /// The next message does not fit; it was not touched.
+    TooLarge(Message),
+    /// Nothing to deliver.
+    Idle(Idle),
+}
+
+/// Why nothing was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// No message is waiting.
+    NoMessages,
+    /// Messages may be waiting, but too many are unacknowledged.
+    AckPendingFull,
+    /// Delivery is paused.
+    Paused,
+}
+
+/// A delivered message.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The message.
+    pub message: Message,
+    /// Number of this delivery.
+    pub consumer_seq: u64,
+    /// How often this message has been delivered, this time included.
+    pub deliveries: u64,
+    /// Messages still waiting for their first delivery.
+    pub num_pending: u64,
+}
+
+/// The answer to an acknowledgement.
+#[derive(Clone, Debug)]
+pub struct AckResult {
+    /// What it did.
+    pub outcome: AckOutcome,
+    /// Durable when the store's durable position reaches this.
+    pub lsn: Lsn,
+}
+
+impl ConsumerCore {
+    pub fn new(
+        id: ConsumerId,
+        created: TimestampNs,
+        stream: &Arc<StreamCore>,
+        state: ConsumerState,
+    ) -> Result<Arc<ConsumerCore>, ConfigError> {
+        let filters = compile(&state.config().filters)?;
+        Ok(Arc::new(ConsumerCore {
+            id,
+            name: state.config().name.clone(),
+            created,
+            stream: Arc::downgrade(stream),
+            data: Mutex::new(ConsumerData {
+                state,
+                filters,
+                pending: PendingCount::default(),
+                pending_epoch: 0,
+                resolved: Resolved::default(),
+                first_seq: 0,
+                unlogged: VecDeque::new(),
+                events_since_log: 0,
+                last_lsn: Lsn(0),
+                dirty_since: None,
+                config_dirty: true,
+                deleted: false,
+            }),
+        }))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, ConsumerData> {
+        self.data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn logs(&self, stream: &StreamCore, data: &ConsumerData) -> bool {
+        stream.is_file() && !data.state.config().memory
+    }
+
+    /// Hands recorded events to the log; returns the position of the last one.
+    fn log_events(&self, stream: &StreamCore, data: &mut ConsumerData) -> Result<Lsn, ChangeError> {
+        data.events_since_log = 0;
+        if !self.logs(stream, data) {
+            return Ok(Lsn(0));
+        }
+        let mut batch = Vec::new();
+        if data.state.drain_events(&mut batch) > 0 {
+            data.unlogged.push_back(batch);
+        }
+        while let Some(events) = data.unlogged.front() {
+            let op = Op::ConsumerDelta {
+                stream: stream.id,
+                consumer: self.id,
+                events,
+            };
+            let lsn = stream.shared.log_control(&op)?;
+            data.touched(lsn);
+            data.unlogged.pop_front();
+        }
+        Ok(data.last_lsn)
+    }
+
+    /// Logs whatever is not logged yet.
+    pub fn flush(&self) -> Result<Lsn, ChangeError> {
+        let Some(stream) = self.stream.upgrade() else {
+            return Err(ChangeError::NotFound);
+        };
+        self.log_events(&stream, &mut self.lock())
+    }
+
+    /// See [`crate::Consumer::next`].
+    pub fn next(
+        &self,
+        now: TimestampNs,
+        fits: &mut dyn FnMut(&Message) -> bool,
+    ) -> Result<Next, ReadError> {
+        let Some(stream) = self.stream.upgrade() else {
+            return Ok(Next::Idle(Idle::NoMessages));
+        };
+        for _ in 0..ATTEMPTS_MAX {
+            let first_seq = stream.lock().first_seq;
+            let plan = {
+                let mut data = self.lock();
+                data.catch_up(first_seq);
+                data.state.plan(now)
+            };
+            let done = match plan {
+                Plan::Redeliver(seq) => self.redeliver(&stream, seq, now, fits)?,
+                Plan::Listed(seq) => self.deliver_listed(&stream, seq, now, fits)?,
+                Plan::New { from } => self.deliver_new(&stream, from, now, fits)?,
+                Plan::Blocked(reason) => Some(Next::Idle(match reason {
+                    BlockReason::AckPendingFull => Idle::AckPendingFull,
+                    BlockReason::Paused => Idle::Paused,
+                })),
+            };
+            if let Some(next) = done {
+                self.after_next(&stream, &next);
+                return Ok(next);
+            }
+        }
+        Ok(Next::Idle(Idle::NoMessages))
+    }
+
+    /// Delivery marks go to the log in batches; nobody waits for them. Losing one to a crash means
+    /// one more delivery, which at-least-once allows.
+    fn after_next(&self, stream: &StreamCore, next: &Next) {
+        let mut data = self.lock();
+        data.events_since_log += 1;
+        let idle = !matches!(next, Next::Message(_));
+        if (idle && data.state.has_events()) || data.events_since_log >= UNLOGGED_EVENTS_MAX {
+            // Not logged now: they stay queued and go with the next acknowledgement.
+            let _ = self.log_events(stream, &mut data);
+        }
+    }
+
+    fn redeliver(
+        &self,
+        stream: &StreamCore,
+        seq: Seq,
+        now: TimestampNs,
+        fits: &mut dyn FnMut(&Message) -> bool,
+    ) -> Result<Option<Next>, ReadError> {
+        let Some(message) = stream.get(seq.0)? else {
+            self.lock()
+                .state
+                .message_removed(seq, RemovalReason::Limits);
+            return Ok(None);
+        };
+        if !fits(&message) {
+            return Ok(Some(Next::TooLarge(message)));
+        }
+        let num_pending = self.num_pending()?;
+        let Ok(delivered) = self.lock().state.redeliver(seq, now) else {
+            return Ok(None);
+        };
+        let (consumer_seq, deliveries) = (delivered.consumer_seq, delivered.deliveries);
+        let delivery = Delivery {
+            message,
+            consumer_seq,
+            deliveries,
+            num_pending,
+        };
+        Ok(Some(Next::Message(Box::new(delivery))))
+    }
+
+    fn deliver_listed(
+        &self,
+        stream: &StreamCore,
+        seq: Seq,
+        now: TimestampNs,
+        fits: &mut dyn FnMut(&Message) -> bool,
+    ) -> Result<Option<Next>, ReadError> {
+        let Some(message) = stream.get(seq.0)? else {
+            // Gone before its delivery (T-46). If somebody moved the consumer, plan again.
+            let _ = self.lock().state.skip_to(seq, seq.next());
+            return Ok(None);
+        };
+        if !fits(&message) {
+            return Ok(Some(Next::TooLarge(message)));
+        }
+        let Ok(delivered) = self.lock().state.deliver_new(seq, seq, now) else {
+            return Ok(None);
+        };
+        let num_pending = self.num_pending()?;
+        let (consumer_seq, deliveries) = (delivered.consumer_seq, delivered.deliveries);
+        let delivery = Delivery {
+            message,
+            consumer_seq,
+            deliveries,
+            num_pending,
+        };
+        Ok(Some(Next::Message(Box::new(delivery))))
+    }
+
+    fn deliver_new(
+        &self,
+        stream: &StreamCore,
+        from: Seq,
+        now: TimestampNs,
+        fits: &mut dyn FnMut(&Message) -> bool,
+    ) -> Result<Option<Next>, ReadError> {
+        let visible = stream.visible_seq();
+        let (filters, mut resolved) = {
+            let mut data = self.lock();
+            (data.filters.clone(), std::mem::take(&mut data.resolved))
+        };
+        let found = stream.next_message(&filters, from.0, &mut resolved);
+        self.lock().resolved = resolved;
+        let Some(message) = found? else {
+            if visible >= from.0 {
+                let _ = self.lock().state.skip_to(from, Seq(visible + 1));
+            }
+            return Ok(Some(Next::Idle(Idle::NoMessages)));
+        };
+        if !fits(&message) {
+            return Ok(Some(Next::TooLarge(message)));
+        }
+        let seq = message.seq;
+        // Counted before the delivery moves the position, so that the count covers this message.
+        let before = self.num_pending()?;
+        let delivered = {
+            let mut data = self.lock();
+            let Ok(delivered) = data.state.deliver_new(from, seq, now) else {
+                return Ok(None);
+            };
+            data.pending.delivered(seq);
+            delivered
+        };
+        let (consumer_seq, deliveries) = (delivered.consumer_seq, delivered.deliveries);
+        let num_pending = before.saturating_sub(1);
+        let delivery = Delivery {
+            message,
+            consumer_seq,
+            deliveries,
+            num_pending,
+        };
+        Ok(Some(Next::Message(Box::new(delivery))))
+    }
+
+    /// Messages waiting for their first delivery. Exact: without a filter from the sequence range
+    /// and its tombstones, with one from the index, kept up to date step by step.
+    pub fn num_pending(&self) -> Result<u64, ReadError> {
+        let Some(stream) = self.stream.upgrade() else {
+            return Ok(0);
+        };
+        let visible = stream.visible_seq();
+        let (filters, position, listed, known, epoch) = {
+            let data = self.lock();
+            let known = data.pending.get().zip(data.pending.as_of());
+            let listed = data.state.listed().count() as u64;
+            (
+                data.filters.clone(),
+                data.state.next_seq(),
+                listed,
+                known,
+                data.pending_epoch,
+            )
+        };
+        if filters.is_empty() {
+            return Ok(listed + stream.num_pending(&[], position.0)?);
+        }
+        let (stale, now_epoch) = {
+            let data = stream.lock();
+            (
+                data.removed_at_or_after(position.0, epoch),
+                data.removal_epoch,
+            )
+        };
+        if let Some((count, as_of)) = known
+            && !stale
+        {
+            if as_of.0 >= visible {
+                return Ok(listed + count);
+            }
+            if let Some(more) = stream.count_in_ram(&filters, as_of.0 + 1, visible) {
+                let mut data = self.lock();
+                if data.pending.as_of() == Some(as_of) && data.state.next_seq() == position {
+                    data.pending.set(count + more, Seq(visible));
+                    data.pending_epoch = now_epoch;
+                }
+                return Ok(listed + count + more);
+            }
+        }
+        let count = stream.num_pending(&filters, position.0)?;
+        let mut data = self.lock();
+        if data.state.next_seq() == position && stream.visible_seq() == visible {
+            data.pending.set(count, Seq(visible));
+            data.pending_epoch = now_epoch;
+        }
+        Ok(listed + count)
+    }
+
+    /// Applies an acknowledgement of any kind and logs it.
+    pub fn acknowledge(
+        &self,
+        change: impl FnOnce(&mut ConsumerState) -> AckOutcome,
+    ) -> Result<AckResult, ChangeError> {
+        let Some(stream) = self.stream.upgrade() else {
+            return Err(ChangeError::NotFound);
+        };
+        let (outcome, mut lsn) = {
+            let mut data = self.lock();
+            if data.deleted {
+                return Err(ChangeError::NotFound);
+            }
+            let outcome = change(&mut data.state);
+            (outcome, self.log_events(&stream, &mut data)?)
+        };
+        if let AckOutcome::Applied(acked) = &outcome
+            && stream.lock().config.retention == Retention::WorkQueue
+        {
+            let seqs: Vec<u64> = match acked {
+                Acked::Nothing => Vec::new(),
+                Acked::One(seq) => vec![seq.0],
+                Acked::Many(seqs) => seqs.iter().collect(),
+            };
+            for seq in seqs {
+                if let Some(removed) = stream.delete(seq)? {
+                    lsn = lsn.max(removed.lsn);
+                }
+            }
+        }
+        Ok(AckResult { outcome, lsn })
+    }
+
+    /// Takes back a delivery that reached nobody.
+    pub fn undeliver(&self, seq: Seq, consumer_seq: u64) -> bool {
+        let mut data = self.lock();
+        let before = data.state.next_seq();
+        let taken = data.state.undeliver(seq, consumer_seq);
+        if data.state.next_seq() < before {
+            data.pending.invalidate();
+        }
+        taken
+    }
+
+    /// Counters as of now.
+    pub fn info(&self) -> ConsumerStateInfo {
+        let first_seq = self.stream.upgrade().map(|stream| stream.lock().first_seq);
+        let mut data = self.lock();
+        if let Some(first_seq) = first_seq {
+            data.catch_up(first_seq);
+        }
+        data.state.info()
+    }
+
+    pub fn take_notices(&self) -> VecDeque<Notice> {
+        self.lock().state.take_notices()
+    }
+
+    /// A message was deleted on request.
+    pub fn message_deleted(&self, seq: Seq) {
+        self.lock()
+            .state
+            .message_removed(seq, RemovalReason::Deleted);
+    }
+
+    /// The stream was purged.
+    pub fn purged(&self, stream: &StreamCore, filter: Option<&Filter>) {
+        let (first_seq, last_seq) = {
+            let data = stream.lock();
+            (data.first_seq, data.last_seq)
+        };
+        let wider = {
+            let data = self.lock();
+            filter.is_none_or(|filter| {
+                !data.filters.is_empty() && data.filters.iter().all(|own| own.is_subset_of(filter))
+            })
+        };
+        let purge = if wider {
+            let filters = self.lock().filters.clone();
+            let mut resolved = Resolved::default();
+            let visible = stream.visible_seq();
+            let next = stream.next_message(&filters, first_seq, &mut resolved);
+            let resume = match next {
+                Ok(Some(message)) => message.seq,
+                // What is admitted but not durable yet may still match.
+                _ => {
+                    let from = first_seq.max(visible + 1);
+                    Seq(stream.lock().tombstones.next_live(from).min(last_seq + 1))
+                }
+            };
+            Purge::Covering { resume }
+        } else {
+            Purge::Partial {
+                first_seq: Seq(first_seq),
+            }
+        };
+        let mut data = self.lock();
+        data.pending.invalidate();
+        data.state.purged(purge, |seq| stream.lock().is_live(seq.0));
+    }
+
+    /// Replaces the configuration.
+    pub fn update_config(&self, config: ConsumerConfig) -> Result<Lsn, ChangeError> {
+        let Some(stream) = self.stream.upgrade() else {
+            return Err(ChangeError::NotFound);
+        };
+        let filters = compile(&config.filters)?;
+        let mut data = self.lock();
+        if data.deleted {
+            return Err(ChangeError::NotFound);
+        }
+        let old = data.state.config();
+        if old.name != config.name || old.ack != config.ack || old.memory != config.memory {
+            return Err(ConfigError::Fixed("name, ack policy or memory storage").into());
+        }
+        self.log_events(&stream, &mut data)?;
+        let lsn = if self.logs(&stream, &data) {
+            let mut encoded = Vec::new();
+            put_consumer_config(&config, &mut encoded);
+            let (created, consumer) = (self.created, self.id);
+            let op = Op::ConsumerPut {
+                stream: stream.id,
+                consumer,
+                created,
+                config: &encoded,
+            };
+            let lsn = stream.shared.log_control(&op)?;
+            data.touched(lsn);
+            lsn
+        } else {
+            Lsn(0)
+        };
+        data.state.update_config(config);
+        data.config_dirty = true;
+        data.set_filters(filters);
+        Ok(lsn)
+    }
+
+    pub fn config(&self) -> ConsumerConfig {
+        self.lock().state.config().clone()
+    }
+}
+
+impl ConsumerData {
+    /// Notes the log position of an operation on this consumer.
+    pub fn touched(&mut self, lsn: Lsn) {
+        self.last_lsn = lsn;
+        self.dirty_since.get_or_insert(lsn);
+    }
+
+    fn set_filters(&mut self, filters: Arc<[Filter]>) {
+        self.filters = filters;
+        self.pending.invalidate();
+        self.resolved = Resolved::default();
+    }
+
+    /// Learns how far the stream's front has moved because of limits (T-11).
+    fn catch_up(&mut self, first_seq: u64) {
+        if first_seq > self.first_seq {
+            self.first_seq = first_seq;
+            self.state.trimmed(Seq(first_seq));
+        }
+    }
+}
+
+pub(crate) fn compile(filters: &[String]) -> Result<Arc<[Filter]>, ConfigError> {
+    filters
+        .iter()
+        .map(|text| Filter::new(text.as_bytes()).map_err(|_| ConfigError::Filter(text.clone())))
+        .collect()
+}
+
+impl ConsumerCore {
+    /// Counts anew at the next question.
+    pub fn forget_counts(&self) {
+        let mut data = self.lock();
+        data.pending.invalidate();
+        data.resolved = Resolved::default();
+    }
+}

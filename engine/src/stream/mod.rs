@@ -1,0 +1,26 @@
+//! Streams: ordered, subject-addressed messages with limits, and named cursors over them.
+
+mod admission;
+pub(crate) mod core;
+mod count;
+pub(crate) mod cursor;
+pub(crate) mod dedup;
+pub(crate) mod extent;
+mod front;
+mod handle;
+mod prior;
+mod read;
+mod remove;
+pub(crate) mod snapshot;
+mod start;
+pub(crate) mod state;
+pub(crate) mod tail;
+mod tombstones;
+mod types;
+
+pub use cursor::{AckResult, Delivery, Idle, Next};
+pub use handle::{Consumer, Stream};
+pub use remove::Removed;
+pub use types::{
+    Append, AppendError, Appended, ChangeError, ExpectSubject, PurgeRequest, Rollup, StreamState,
+};

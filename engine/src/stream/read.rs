@@ -1,0 +1,594 @@
+//! Reads. Positions are resolved under the lock, bytes are read without it.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use roaring::RoaringTreemap;
+
+use super::admission::MatchedPrior;
+use super::core::StreamCore;
+use super::extent::{Extent, SealedFile};
+use super::front::FrontEntry;
+use super::prior::Prior;
+use super::state::StreamData;
+use super::tail::Tail;
+use super::types::StreamState;
+use crate::error::{Corrupt, ReadError};
+use crate::ids::{SegmentId, Seq, TimestampNs};
+use crate::message::Message;
+use crate::subject::Filter;
+
+/// Messages examined per hold of the lock, so that a long search does not stop appends.
+const SCAN_STEP: usize = 4096;
+
+/// Where the parts of a stream were at one moment.
+struct Layout {
+    extents: Arc<Vec<Extent>>,
+    frozen: Option<Arc<Tail>>,
+    layout_epoch: u64,
+    removal_epoch: u64,
+}
+
+/// A filter resolved against one sealed file, kept by a reader that walks along.
+#[derive(Debug, Default)]
+pub(crate) struct Resolved {
+    file: Option<SegmentId>,
+    seqs: RoaringTreemap,
+}
+
+impl StreamData {
+    fn layout(&self) -> Layout {
+        Layout {
+            extents: self.extents.clone(),
+            frozen: self.frozen.clone(),
+            layout_epoch: self.layout_epoch,
+            removal_epoch: self.removal_epoch,
+        }
+    }
+}
+
+fn extent_of(extents: &[Extent], seq: u64) -> Option<&Extent> {
+    let at = extents.partition_point(|extent| extent.last < seq);
+    extents.get(at).filter(|extent| extent.first <= seq)
+}
+
+impl StreamCore {
+    /// The live, durable message at `seq`.
+    pub fn get(&self, seq: u64) -> Result<Option<Message>, ReadError> {
+        if seq > self.visible_seq() {
+            return Ok(None);
+        }
+        self.get_admitted(seq)
+    }
+
+    /// The live message at `seq`, durable or not.
+    fn get_admitted(&self, seq: u64) -> Result<Option<Message>, ReadError> {
+        let file = {
+            let data = self.lock();
+            if !data.is_live(seq) {
+                return Ok(None);
+            }
+            if let Some(message) = data.in_ram(seq) {
+                return Ok(Some(message.clone()));
+            }
+            match extent_of(&data.extents, seq) {
+                Some(extent) => extent.file.clone(),
+                None => return Err(self.missing(seq)),
+            }
+        };
+        let read = file.segment.get(self.id, Seq(seq));
+        if let Ok(Some(message)) = read {
+            return Ok(Some(message));
+        }
+        // The file may have been dropped because its last message was just removed.
+        if !self.lock().is_live(seq) {
+            return Ok(None);
+        }
+        match read {
+            Ok(_) => Err(self.missing(seq)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A live sequence that no part of the stream holds: reported, never silently absent (I4).
+    fn missing(&self, seq: u64) -> ReadError {
+        ReadError::Corrupt(Box::new(Corrupt {
+            stream: self.id,
+            first: Seq(seq),
+            last: Seq(seq),
+            file: self.shared.dir.clone(),
+            offset: 0,
+            reason: "no segment holds this sequence".into(),
+        }))
+    }
+
+    /// The first live, durable message at or after `from` that matches any filter (all match when
+    /// there is none), and how far the search came.
+    pub fn next_message(
+        &self,
+        filters: &[Filter],
+        from: u64,
+        resolved: &mut Resolved,
+    ) -> Result<Option<Message>, ReadError> {
+        let visible = self.visible_seq();
+        let mut seq = from;
+        while seq <= visible {
+            let layout = {
+                let data = self.lock();
+                seq = data.tombstones.next_live(seq.max(data.first_seq));
+                if seq > visible {
+                    return Ok(None);
+                }
+                if data.in_ram(seq).is_some() {
+                    match scan_ram(&data, filters, &mut seq, visible) {
+                        Some(message) => return Ok(Some(message)),
+                        None => continue,
+                    }
+                }
+                data.layout()
+            };
+            if filters.is_empty() {
+                if let Some(message) = self.get(seq)? {
+                    return Ok(Some(message));
+                }
+                continue;
+            }
+            let Some(extent) = extent_of(&layout.extents, seq) else {
+                return Err(self.missing(seq));
+            };
+            match self.next_in_file(filters, seq, extent, resolved)? {
+                Some(found) => match self.get(found)? {
+                    Some(message) => return Ok(Some(message)),
+                    None => seq = found + 1,
+                },
+                None => seq = extent.last + 1,
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_in_file(
+        &self,
+        filters: &[Filter],
+        from: u64,
+        extent: &Extent,
+        resolved: &mut Resolved,
+    ) -> Result<Option<u64>, ReadError> {
+        if resolved.file != Some(extent.file.id) {
+            resolved.seqs = self.resolve(filters, &extent.file)?;
+            resolved.file = Some(extent.file.id);
+        }
+        let mut candidates = resolved.seqs.iter();
+        candidates.advance_to(from);
+        loop {
+            let data = self.lock();
+            for _ in 0..SCAN_STEP {
+                match candidates.next() {
+                    Some(seq) if data.is_live(seq) => return Ok(Some(seq)),
+                    Some(_) => {}
+                    None => return Ok(None),
+                }
+            }
+        }
+    }
+
+    /// Stored sequences of one file that match any filter.
+    fn resolve(&self, filters: &[Filter], file: &SealedFile) -> Result<RoaringTreemap, ReadError> {
+        let run = file.run()?;
+        let mut seqs = RoaringTreemap::new();
+        for filter in filters {
+            match filter.literal() {
+                Some(subject) => {
+                    if let Some(entry) = run.lookup(self.id, subject) {
+                        seqs.extend(entry.postings.iter().map(|(seq, _)| seq.0));
+                    }
+                }
+                None => run.matching(self.id, filter, &mut |_, entry| {
+                    seqs.extend(entry.postings.iter().map(|(seq, _)| seq.0));
+                    ControlFlow::Continue(())
+                }),
+            }
+        }
+        Ok(seqs)
+    }
+
+    /// Number of live, durable messages at or after `from` that match any filter.
+    pub fn num_pending(&self, filters: &[Filter], from: u64) -> Result<u64, ReadError> {
+        let visible = self.visible_seq();
+        let (layout, mut count) = {
+            let data = self.lock();
+            if filters.is_empty() {
+                return Ok(data.live_in(from, visible));
+            }
+            let matches = |subject: &[u8]| filters.iter().any(|f| f.matches(subject));
+            let in_ram = |tail: &Tail| -> u64 {
+                tail.subjects()
+                    .filter(|(subject, _)| matches(subject))
+                    .flat_map(|(_, seqs)| seqs.iter())
+                    .filter(|(seq, _)| *seq >= from && *seq <= visible && data.is_live(*seq))
+                    .count() as u64
+            };
+            let count = in_ram(&data.tail) + data.frozen.as_deref().map_or(0, in_ram);
+            (data.layout(), count)
+        };
+        for extent in layout.extents.iter().filter(|extent| extent.last >= from) {
+            match self.resolve(filters, &extent.file) {
+                Ok(seqs) => count += self.count_live(&seqs, from),
+                Err(error) if self.lists(extent) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(count)
+    }
+
+    /// True while the file of `extent` belongs to the stream. A file leaves when nothing in it is
+    /// live any more; a reader that still looks at it must not report that as damage.
+    fn lists(&self, extent: &Extent) -> bool {
+        self.lock()
+            .extents
+            .iter()
+            .any(|listed| listed.file.id == extent.file.id)
+    }
+
+    fn count_live(&self, seqs: &RoaringTreemap, from: u64) -> u64 {
+        let mut candidates = seqs.iter();
+        candidates.advance_to(from);
+        let mut count = 0;
+        loop {
+            let data = self.lock();
+            for _ in 0..SCAN_STEP {
+                match candidates.next() {
+                    Some(seq) => count += u64::from(data.is_live(seq)),
+                    None => return count,
+                }
+            }
+        }
+    }
+
+    /// The newest live, durable sequence whose subject matches.
+    pub fn last_matching(&self, filter: &Filter) -> Result<Option<u64>, ReadError> {
+        let visible = self.visible_seq();
+        let layout = {
+            let data = self.lock();
+            if let Some(seq) = last_in_tail(&data, &data.tail, filter, visible) {
+                return Ok(Some(seq));
+            }
+            data.layout()
+        };
+        self.last_below_tail(&layout, filter, visible)
+    }
+
+    fn last_below_tail(
+        &self,
+        layout: &Layout,
+        filter: &Filter,
+        visible: u64,
+    ) -> Result<Option<u64>, ReadError> {
+        if let Some(frozen) = &layout.frozen {
+            let data = self.lock();
+            if let Some(seq) = last_in_tail(&data, frozen, filter, visible) {
+                return Ok(Some(seq));
+            }
+        }
+        for extent in layout.extents.iter().rev() {
+            let seqs = match self.resolve(std::slice::from_ref(filter), &extent.file) {
+                Ok(seqs) => seqs,
+                Err(error) if self.lists(extent) => return Err(error),
+                Err(_) => continue,
+            };
+            let data = self.lock();
+            if let Some(seq) = seqs
+                .iter()
+                .rev()
+                .find(|seq| *seq <= visible && data.is_live(*seq))
+            {
+                return Ok(Some(seq));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Live, durable messages per matching subject, in subject order.
+    pub fn subjects(&self, filter: &Filter) -> Result<BTreeMap<Bytes, u64>, ReadError> {
+        let visible = self.visible_seq();
+        let mut counts: BTreeMap<Bytes, u64> = BTreeMap::new();
+        for (subject, seqs) in self.matching_seqs(filter)? {
+            let count = seqs.iter().filter(|(seq, _)| *seq <= visible).count() as u64;
+            if count > 0 {
+                counts.insert(subject, count);
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Number of subjects with live messages.
+    pub fn num_subjects(&self) -> Result<u64, ReadError> {
+        let epochs = {
+            let data = self.lock();
+            if !data.has_prior_data() {
+                return Ok(data.tail.subjects().count() as u64);
+            }
+            (data.removal_epoch, data.last_seq)
+        };
+        if let Some((at, count)) = *self.lock_subject_count()
+            && at == epochs
+        {
+            return Ok(count);
+        }
+        let count = self.matching_seqs(&Filter::all())?.len() as u64;
+        *self.lock_subject_count() = Some((epochs, count));
+        Ok(count)
+    }
+
+    /// All live sequences with their accounted sizes, per matching subject, ascending.
+    pub(super) fn matching_seqs(
+        &self,
+        filter: &Filter,
+    ) -> Result<BTreeMap<Bytes, Vec<(u64, u32)>>, ReadError> {
+        let mut found: BTreeMap<Bytes, Vec<(u64, u32)>> = BTreeMap::new();
+        let (layout, in_tail) = {
+            let data = self.lock();
+            (data.layout(), live_of_tail(&data, &data.tail, filter))
+        };
+        for extent in layout.extents.iter() {
+            let collected = extent.file.run().map(|run| {
+                let mut batch = Vec::new();
+                run.matching(self.id, filter, &mut |subject, entry| {
+                    let postings = entry.postings.iter();
+                    let seqs: Vec<(u64, u32)> =
+                        postings.map(|(seq, size)| (seq.0, *size)).collect();
+                    batch.push((Bytes::copy_from_slice(subject), seqs));
+                    ControlFlow::Continue(())
+                });
+                batch
+            });
+            let batch = match collected {
+                Ok(batch) => batch,
+                Err(error) if self.lists(extent) => return Err(error),
+                Err(_) => continue,
+            };
+            for (subject, seqs) in batch {
+                let data = self.lock();
+                let live = seqs.into_iter().filter(|(seq, _)| data.is_live(*seq));
+                let mut live = live.peekable();
+                if live.peek().is_some() {
+                    found.entry(subject).or_default().extend(live);
+                }
+            }
+        }
+        if let Some(frozen) = &layout.frozen {
+            let data = self.lock();
+            for (subject, seqs) in live_of_tail(&data, frozen, filter) {
+                found.entry(subject).or_default().extend(seqs);
+            }
+        }
+        for (subject, seqs) in in_tail {
+            found.entry(subject).or_default().extend(seqs);
+        }
+        Ok(found)
+    }
+
+    /// The first live, durable sequence whose time is at or after `ts`; one past the last visible
+    /// sequence when there is none.
+    pub fn seq_at(&self, ts: TimestampNs) -> Result<u64, ReadError> {
+        let visible = self.visible_seq();
+        let layout = self.lock().layout();
+        for extent in layout
+            .extents
+            .iter()
+            .filter(|extent| extent.last_ts >= ts.0)
+        {
+            match extent.file.segment.first_seq_at_or_after(self.id, ts) {
+                Ok(Some(seq)) => {
+                    let seq = self.lock().tombstones.next_live(seq.0);
+                    return Ok(seq.min(visible + 1));
+                }
+                Ok(None) => {}
+                Err(error) if self.lists(extent) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let data = self.lock();
+        let tails = layout.frozen.as_deref().into_iter().chain([&data.tail]);
+        let found = tails
+            .flat_map(|tail| tail.iter_from(0))
+            .find(|message| message.ts >= ts && data.is_live(message.seq.0));
+        Ok(found.map_or(visible + 1, |message| message.seq.0.min(visible + 1)))
+    }
+
+    /// Counters and positions.
+    pub fn state(&self) -> StreamState {
+        let mut state = {
+            let data = self.lock();
+            StreamState {
+                msgs: data.msgs,
+                bytes: data.bytes,
+                first_seq: Seq(data.first_seq),
+                first_ts: data
+                    .in_ram(data.first_seq)
+                    .map(|message| message.ts)
+                    .or_else(|| data.front.get(data.first_seq).map(|entry| entry.ts)),
+                last_seq: Seq(data.last_seq),
+                last_ts: data.last_ts,
+                deleted: data.tombstones.len(),
+                consumers: 0,
+            }
+        };
+        if state.msgs > 0 && state.first_ts.is_none() {
+            // A message that cannot be read has no known time; reading it says why.
+            let first = self.get_admitted(state.first_seq.0).ok().flatten();
+            state.first_ts = first.map(|message| message.ts);
+        }
+        state.consumers = self.lock_consumers().len();
+        state
+    }
+
+    /// Removed sequences between first and last, ascending, at most `max`.
+    pub fn deleted(&self, max: usize) -> Vec<u64> {
+        self.lock().tombstones.iter().take(max).collect()
+    }
+
+    pub(super) fn load_front(&self, seq: u64) -> Result<(), ReadError> {
+        let (layout, storage) = {
+            let data = self.lock();
+            (data.layout(), data.config.storage)
+        };
+        let Some(extent) = extent_of(&layout.extents, seq) else {
+            let data = self.lock();
+            let moved = data.layout_epoch != layout.layout_epoch || !data.is_live(seq);
+            drop(data);
+            return if moved {
+                Ok(())
+            } else {
+                Err(self.missing(seq))
+            };
+        };
+        let block = match extent.file.segment.block(self.id, Seq(seq)) {
+            Ok(block) => block,
+            Err(_) if !self.lists(extent) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let Some(block) = block else {
+            return Err(self.missing(seq));
+        };
+        let entries = block.iter().map(|message| {
+            let layout = message.layout();
+            let size = crate::limits::accounted_bytes(
+                storage,
+                layout.subject as usize,
+                layout.headers as usize,
+                layout.payload as usize,
+            );
+            let size = u32::try_from(size).unwrap_or(u32::MAX);
+            FrontEntry {
+                seq: message.seq.0,
+                size,
+                ts: message.ts,
+            }
+        });
+        let mut data = self.lock();
+        let first = data.first_seq;
+        data.front.advance(first);
+        if data.front.get(data.tombstones.next_live(first)).is_some() {
+            data.front.extend(entries);
+        } else {
+            data.front.fill(entries);
+        }
+        Ok(())
+    }
+
+    pub(super) fn load_last(&self, subject: Box<[u8]>) -> Result<(), ReadError> {
+        let layout = self.lock().layout();
+        let last = match Filter::new(&subject) {
+            Ok(filter) => self.last_below_tail(&layout, &filter, u64::MAX)?,
+            // No message can have been stored under it.
+            Err(_) => None,
+        };
+        // Sizes matter for eviction only, which asks for all sequences.
+        self.keep_prior(&layout, subject, Prior::Last(last.map(|seq| (seq, 0))));
+        Ok(())
+    }
+
+    pub(super) fn load_all(&self, subject: Box<[u8]>) -> Result<(), ReadError> {
+        let layout = self.lock().layout();
+        let mut seqs = Vec::new();
+        for extent in layout.extents.iter() {
+            match extent.file.run() {
+                Ok(run) => {
+                    let entry = run.lookup(self.id, &subject);
+                    let postings = entry.into_iter().flat_map(|entry| &entry.postings);
+                    seqs.extend(postings.map(|(seq, size)| (seq.0, *size)));
+                }
+                Err(error) if self.lists(extent) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        if let Some(in_frozen) = layout
+            .frozen
+            .as_ref()
+            .and_then(|tail| tail.subject(&subject))
+        {
+            seqs.extend(in_frozen.iter());
+        }
+        let prior = {
+            let data = self.lock();
+            seqs.retain(|(seq, _)| data.is_live(*seq));
+            Prior::All {
+                seqs: seqs.into(),
+                exact_at: data.removal_epoch,
+            }
+        };
+        self.keep_prior(&layout, subject, prior);
+        Ok(())
+    }
+
+    fn keep_prior(&self, layout: &Layout, subject: Box<[u8]>, prior: Prior) {
+        let mut data = self.lock();
+        if data.layout_epoch == layout.layout_epoch {
+            data.keep_prior(subject, prior);
+        }
+    }
+
+    pub(super) fn load_last_matching(&self, filter: Filter) -> Result<MatchedPrior, ReadError> {
+        let layout = self.lock().layout();
+        let last = self.last_below_tail(&layout, &filter, u64::MAX)?;
+        let Layout {
+            layout_epoch,
+            removal_epoch,
+            ..
+        } = layout;
+        Ok(MatchedPrior {
+            filter,
+            layout_epoch,
+            removal_epoch,
+            last,
+        })
+    }
+}
+
+/// Searches the tail and the frozen tail for at most [`SCAN_STEP`] sequences; leaves `seq` where
+/// the search should go on.
+fn scan_ram(data: &StreamData, filters: &[Filter], seq: &mut u64, visible: u64) -> Option<Message> {
+    for _ in 0..SCAN_STEP {
+        if *seq > visible {
+            return None;
+        }
+        let message = data.in_ram(*seq)?;
+        let wanted = filters.is_empty() || filters.iter().any(|f| f.matches(message.subject()));
+        if wanted && data.is_live(*seq) {
+            return Some(message.clone());
+        }
+        *seq = data.tombstones.next_live(*seq + 1);
+    }
+    None
+}
+
+fn last_in_tail(data: &StreamData, tail: &Tail, filter: &Filter, visible: u64) -> Option<u64> {
+    let newest = |seqs: &super::tail::SubjectSeqs| {
+        seqs.iter()
+            .rev()
+            .map(|(seq, _)| seq)
+            .find(|seq| *seq <= visible && data.is_live(*seq))
+    };
+    match filter.literal() {
+        Some(subject) => tail.subject(subject).and_then(newest),
+        None => tail
+            .subjects()
+            .filter(|(subject, _)| filter.matches(subject))
+            .filter_map(|(_, seqs)| newest(seqs))
+            .max(),
+    }
+}
+
+fn live_of_tail(data: &StreamData, tail: &Tail, filter: &Filter) -> Vec<(Bytes, Vec<(u64, u32)>)> {
+    tail.subjects()
+        .filter(|(subject, _)| filter.matches(subject))
+        .map(|(subject, seqs)| {
+            let live = seqs.iter().filter(|(seq, _)| data.is_live(*seq)).collect();
+            (Bytes::copy_from_slice(subject), live)
+        })
+        .filter(|(_, seqs): &(Bytes, Vec<_>)| !seqs.is_empty())
+        .collect()
+}

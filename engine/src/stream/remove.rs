@@ -1,0 +1,256 @@
+//! Removal: single messages, purges, age, and limits that became stricter.
+
+use std::borrow::Cow;
+
+use super::core::{StreamCore, ranges_of};
+use super::state::StreamData;
+use super::types::{ChangeError, PurgeRequest};
+use crate::config::Discard;
+use crate::error::ReadError;
+use crate::format::op::Op;
+use crate::ids::{Lsn, Seq, TimestampNs};
+use crate::subject::Filter;
+
+/// Messages removed per hold of the lock by background expiry.
+const EXPIRE_STEP: usize = 4096;
+
+/// What a removal did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Messages removed.
+    pub msgs: u64,
+    /// Durable when the store's durable position reaches this.
+    pub lsn: Lsn,
+}
+
+impl StreamCore {
+    /// Removes one message; `None` when there is no such live message.
+    pub fn delete(&self, seq: u64) -> Result<Option<Removed>, ChangeError> {
+        let known = {
+            let data = self.lock();
+            if !data.is_live(seq) {
+                return Ok(None);
+            }
+            data.size_at(seq)
+        };
+        let size = match known {
+            Some(size) => size,
+            None => match self.get(seq)? {
+                Some(message) => {
+                    let layout = message.layout();
+                    let size = self.lock().size_of(
+                        layout.subject as usize,
+                        layout.headers as usize,
+                        layout.payload as usize,
+                    );
+                    u32::try_from(size).unwrap_or(u32::MAX)
+                }
+                None => return Ok(None),
+            },
+        };
+        let removed = self.remove(vec![(seq, size)])?;
+        Ok((removed.msgs > 0).then_some(removed))
+    }
+
+    /// Removes what is still live of `victims` (sequence, accounted size) as one unit.
+    pub fn remove(&self, mut victims: Vec<(u64, u32)>) -> Result<Removed, ChangeError> {
+        let mut ranges = Vec::new();
+        let mut data = self.lock();
+        victims.retain(|(seq, _)| data.is_live(*seq));
+        if victims.is_empty() {
+            return Ok(Removed {
+                msgs: 0,
+                lsn: data.last_lsn,
+            });
+        }
+        let bytes = ranges_of(&mut victims, &mut ranges);
+        let msgs = victims.len() as u64;
+        let op = Op::Remove {
+            stream: self.id,
+            ranges: Cow::Borrowed(&ranges),
+            msgs,
+            bytes,
+        };
+        let lsn = self.log(&mut data, &op)?;
+        let ram_before = data.tail.ram_bytes();
+        data.apply_remove(&ranges, msgs, bytes);
+        self.settle(&mut data, ram_before);
+        Ok(Removed { msgs, lsn })
+    }
+
+    fn settle(&self, data: &mut StreamData, ram_before: u64) {
+        let first = data.first_seq;
+        data.front.advance(first);
+        self.shared
+            .tail_ram_changed(ram_before, data.tail.ram_bytes());
+    }
+
+    /// Removes messages by filter, position or count.
+    pub fn purge(&self, request: &PurgeRequest) -> Result<Removed, ChangeError> {
+        let last = self.lock().last_seq;
+        let below = request.below.map_or(u64::MAX, |seq| seq.0);
+        let everything = request.filter.is_none() && request.keep.unwrap_or(0) == 0 && below > last;
+        if everything {
+            return self.trim_all(request.below);
+        }
+        let filter = request.filter.clone().unwrap_or_else(Filter::all);
+        let mut victims: Vec<(u64, u32)> = self
+            .matching_seqs(&filter)?
+            .into_values()
+            .flatten()
+            .collect();
+        victims.retain(|(seq, _)| *seq < below);
+        if let Some(keep) = request.keep {
+            victims.sort_unstable();
+            let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+            victims.truncate(victims.len().saturating_sub(keep));
+        }
+        self.remove(victims)
+    }
+
+    /// Removes everything. A position behind the end also moves the end (T-05).
+    fn trim_all(&self, below: Option<Seq>) -> Result<Removed, ChangeError> {
+        let mut data = self.lock();
+        let first_seq = (data.last_seq + 1).max(below.map_or(0, |seq| seq.0));
+        let (msgs, bytes) = (data.msgs, data.bytes);
+        if first_seq == data.first_seq {
+            return Ok(Removed {
+                msgs: 0,
+                lsn: data.last_lsn,
+            });
+        }
+        let op = Op::Trim {
+            stream: self.id,
+            first_seq: Seq(first_seq),
+            msgs,
+            bytes,
+        };
+        let lsn = self.log(&mut data, &op)?;
+        let ram_before = data.tail.ram_bytes();
+        data.apply_trim(first_seq, msgs, bytes);
+        self.settle(&mut data, ram_before);
+        if !self.is_file() {
+            self.gate.raise(Seq(data.last_seq));
+        }
+        Ok(Removed { msgs, lsn })
+    }
+
+    /// Removes messages older than the stream's maximum age at `now`. Returns what was removed and
+    /// when the next message is due.
+    pub fn expire(&self, now: TimestampNs) -> Result<(Removed, Option<TimestampNs>), ChangeError> {
+        let mut total = Removed::default();
+        loop {
+            let mut victims = Vec::new();
+            let mut missing = None;
+            let mut due = None;
+            {
+                let data = self.lock();
+                let Some(age_max) = data.config.age_max_ns else {
+                    return Ok((total, None));
+                };
+                let age_max = i64::try_from(age_max).unwrap_or(i64::MAX);
+                let mut seq = data.tombstones.next_live(data.first_seq);
+                while seq <= data.last_seq && data.msgs > 0 && victims.len() < EXPIRE_STEP {
+                    let Some(entry) = data.age_entry(seq) else {
+                        missing = Some(seq);
+                        break;
+                    };
+                    let at = entry.1.0.saturating_add(age_max);
+                    if at > now.0 {
+                        due = Some(TimestampNs(at));
+                        break;
+                    }
+                    victims.push((seq, entry.0));
+                    seq = data.tombstones.next_live(seq + 1);
+                }
+            }
+            let progress = !victims.is_empty();
+            if progress {
+                let removed = self.remove(victims)?;
+                total = Removed {
+                    msgs: total.msgs + removed.msgs,
+                    lsn: removed.lsn,
+                };
+            }
+            match missing {
+                Some(seq) => self.load_front(seq)?,
+                None if progress && due.is_none() => {}
+                None => return Ok((total, due)),
+            }
+        }
+    }
+
+    /// Removes what a stricter configuration does not allow any more (T-12). With discard new only
+    /// the limit per subject is applied to stored messages.
+    pub fn enforce_limits(&self) -> Result<(), ChangeError> {
+        let (per_subject, discard) = {
+            let data = self.lock();
+            (data.config.msgs_per_subject_max, data.config.discard)
+        };
+        if let Some(max) = per_subject {
+            let max = usize::try_from(max).unwrap_or(usize::MAX);
+            let mut victims = Vec::new();
+            for seqs in self.matching_seqs(&Filter::all())?.into_values() {
+                let surplus = seqs.len().saturating_sub(max);
+                victims.extend(seqs.into_iter().take(surplus));
+            }
+            self.remove(victims)?;
+        }
+        if discard == Discard::Old {
+            self.enforce_totals()?;
+        }
+        Ok(())
+    }
+
+    fn enforce_totals(&self) -> Result<(), ChangeError> {
+        loop {
+            let mut victims = Vec::new();
+            let mut missing = None;
+            {
+                let data = self.lock();
+                let msgs_max = data.config.msgs_max.unwrap_or(u64::MAX);
+                let bytes_max = data.config.bytes_max.unwrap_or(u64::MAX);
+                let (mut msgs, mut bytes) = (data.msgs, data.bytes);
+                let mut seq = data.tombstones.next_live(data.first_seq);
+                while (msgs > msgs_max || bytes > bytes_max) && victims.len() < EXPIRE_STEP {
+                    let Some(size) = data.size_at(seq) else {
+                        missing = Some(seq);
+                        break;
+                    };
+                    victims.push((seq, size));
+                    msgs -= 1;
+                    bytes = bytes.saturating_sub(u64::from(size));
+                    seq = data.tombstones.next_live(seq + 1);
+                }
+            }
+            let progress = !victims.is_empty();
+            if progress {
+                self.remove(victims)?;
+            }
+            match missing {
+                Some(seq) => self.load_front(seq)?,
+                None if progress => {}
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+impl StreamData {
+    /// Accounted size and time of a message near the front, if RAM knows them.
+    fn age_entry(&self, seq: u64) -> Option<(u32, TimestampNs)> {
+        if let Some(message) = self.in_ram(seq) {
+            return Some((self.size_at(seq)?, message.ts));
+        }
+        self.front.get(seq).map(|entry| (entry.size, entry.ts))
+    }
+}
+
+impl From<ChangeError> for ReadError {
+    fn from(error: ChangeError) -> ReadError {
+        match error {
+            ChangeError::Read(error) => error,
+            other => ReadError::io("", std::io::Error::other(other)),
+        }
+    }
+}

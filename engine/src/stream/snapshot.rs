@@ -1,0 +1,198 @@
+//! What a checkpoint keeps of a stream and its consumers, and how it comes back.
+
+use super::state::StreamData;
+use crate::consumer::{ConsumerConfig, ConsumerState};
+use crate::format::FormatError;
+use crate::format::cursor::Cursor;
+use crate::format::varint;
+use crate::ids::{Lsn, TimestampNs};
+
+const VERSION: u8 = 1;
+
+/// Positions and counters at one log position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Positions {
+    pub first_seq: u64,
+    pub last_seq: u64,
+    pub last_ts: Option<TimestampNs>,
+    pub msgs: u64,
+    pub bytes: u64,
+    pub last_msg_id: Vec<u8>,
+    /// Operations up to here are contained.
+    pub applied: Lsn,
+}
+
+impl Positions {
+    pub fn of(data: &StreamData) -> Positions {
+        Positions {
+            first_seq: data.first_seq,
+            last_seq: data.last_seq,
+            last_ts: data.last_ts,
+            msgs: data.msgs,
+            bytes: data.bytes,
+            last_msg_id: data.last_msg_id.clone(),
+            applied: data.last_lsn,
+        }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        for number in [
+            self.first_seq,
+            self.last_seq,
+            self.msgs,
+            self.bytes,
+            self.applied.0,
+        ] {
+            varint::encode(number, &mut out);
+        }
+        out.push(u8::from(self.last_ts.is_some()));
+        out.extend_from_slice(&self.last_ts.unwrap_or_default().0.to_le_bytes());
+        out.extend_from_slice(&self.last_msg_id);
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Positions, FormatError> {
+        let mut input = Cursor::new(bytes);
+        version(&mut input, "stream positions")?;
+        let first_seq = input.varint()?;
+        let last_seq = input.varint()?;
+        let msgs = input.varint()?;
+        let bytes = input.varint()?;
+        let applied = Lsn(input.varint()?);
+        let has_ts = input.u8()? != 0;
+        let ts = TimestampNs(input.i64()?);
+        if first_seq == 0 || first_seq > last_seq.saturating_add(1) {
+            return Err(FormatError::OutOfRange {
+                what: "stream positions",
+            });
+        }
+        Ok(Positions {
+            first_seq,
+            last_seq,
+            last_ts: has_ts.then_some(ts),
+            msgs,
+            bytes,
+            last_msg_id: input.rest().to_vec(),
+            applied,
+        })
+    }
+
+    /// Puts the positions into a fresh state.
+    pub fn restore(self, data: &mut StreamData) {
+        data.first_seq = self.first_seq;
+        data.last_seq = self.last_seq;
+        data.last_ts = self.last_ts;
+        data.msgs = self.msgs;
+        data.bytes = self.bytes;
+        data.last_msg_id = self.last_msg_id;
+        data.last_lsn = self.applied;
+        data.tail = super::tail::Tail::starting_at(crate::ids::Seq(self.last_seq + 1));
+    }
+}
+
+fn version(input: &mut Cursor<'_>, what: &'static str) -> Result<(), FormatError> {
+    match input.u8()? {
+        VERSION => Ok(()),
+        found => Err(FormatError::UnknownKind { what, found }),
+    }
+}
+
+/// Marks of a consumer's stored value.
+const CONFIG_ONLY: u8 = 0;
+const WITH_STATE: u8 = 1;
+
+/// The value of a creation or checkpoint: configuration, state and the log position it contains.
+pub(crate) fn put_consumer(
+    state: &ConsumerState,
+    created: TimestampNs,
+    applied: Lsn,
+    out: &mut Vec<u8>,
+) {
+    out.push(WITH_STATE);
+    put_config(state.config(), out);
+    out.extend_from_slice(&created.0.to_le_bytes());
+    varint::encode(applied.0, out);
+    state.encode_snapshot(out);
+}
+
+/// The value of a creation.
+pub(crate) fn put_consumer_creation(
+    state: &ConsumerState,
+    created: TimestampNs,
+    out: &mut Vec<u8>,
+) {
+    put_consumer(state, created, Lsn(0), out);
+}
+
+/// The value of a changed configuration.
+pub(crate) fn put_consumer_config(config: &ConsumerConfig, out: &mut Vec<u8>) {
+    out.push(CONFIG_ONLY);
+    put_config(config, out);
+}
+
+fn put_config(config: &ConsumerConfig, out: &mut Vec<u8>) {
+    let mut encoded = Vec::new();
+    config.encode(&mut encoded);
+    varint::encode(encoded.len() as u64, out);
+    out.extend_from_slice(&encoded);
+}
+
+/// A consumer's stored value.
+pub(crate) enum StoredConsumer {
+    /// Configuration, state, time of creation, and the log position the state contains.
+    Whole(Box<ConsumerState>, TimestampNs, Lsn),
+    /// A new configuration for a consumer that exists.
+    Config(ConsumerConfig),
+}
+
+/// Reads a consumer's stored value.
+pub(crate) fn get_consumer(bytes: &[u8]) -> Result<StoredConsumer, FormatError> {
+    let unreadable = |_| FormatError::OutOfRange { what: "consumer" };
+    let mut input = Cursor::new(bytes);
+    let kind = input.u8()?;
+    let config = ConsumerConfig::decode(input.sized_bytes()?).map_err(unreadable)?;
+    match kind {
+        CONFIG_ONLY => Ok(StoredConsumer::Config(config)),
+        WITH_STATE => {
+            let created = TimestampNs(input.i64()?);
+            let applied = Lsn(input.varint()?);
+            let state = ConsumerState::decode_snapshot(config, input.rest()).map_err(unreadable)?;
+            Ok(StoredConsumer::Whole(Box::new(state), created, applied))
+        }
+        found => Err(FormatError::UnknownKind {
+            what: "consumer",
+            found,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn positions_come_back(numbers: [u32; 5], ts: Option<i64>, last_msg_id: Vec<u8>) {
+            let [gap, last, msgs, bytes, applied] = numbers.map(u64::from);
+            let positions = Positions {
+                first_seq: (last + 1).saturating_sub(gap).max(1),
+                last_seq: last,
+                last_ts: ts.map(TimestampNs),
+                msgs,
+                bytes,
+                last_msg_id,
+                applied: Lsn(applied),
+            };
+            prop_assert_eq!(Positions::decode(&positions.encode()), Ok(positions));
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = Positions::decode(&bytes);
+            let _ = get_consumer(&bytes);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! A stream's state in RAM, and the deterministic application of effects to it.
+//!
+//! The same `apply_*` functions serve live admission and recovery: a state is a function of the
+//! operations applied, never of the clock or of what happens to be cached.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::dedup::{DedupWindow, IdHash};
+use super::extent::Extent;
+use super::front::FrontWindow;
+use super::prior::Prior;
+use super::tail::Tail;
+use super::tombstones::Tombstones;
+use crate::config::StreamConfig;
+use crate::format::op::SeqRange;
+use crate::format::record::Record;
+use crate::ids::{Lsn, Seq, TimestampNs};
+use crate::limits::accounted_bytes;
+
+/// How many removals are remembered for [`StreamData::removed_at_or_after`].
+const REMOVALS_REMEMBERED: usize = 1024;
+
+/// Subjects whose prior state is remembered between two checkpoints; beyond it starts over.
+const PRIORS_MAX: usize = 1 << 18;
+
+/// Everything a stream knows, protected by the stream's mutex. No I/O happens while it is held.
+#[derive(Debug)]
+pub(crate) struct StreamData {
+    pub config: StreamConfig,
+    pub created: TimestampNs,
+    pub first_seq: u64,
+    pub last_seq: u64,
+    pub last_ts: Option<TimestampNs>,
+    pub last_msg_id: Vec<u8>,
+    pub msgs: u64,
+    pub bytes: u64,
+    pub tombstones: Tombstones,
+    pub dedup: DedupWindow,
+    pub tail: Tail,
+    /// A tail on its way into a segment.
+    pub frozen: Option<Arc<Tail>>,
+    /// Sealed data, ascending.
+    pub extents: Arc<Vec<Extent>>,
+    /// What sealed data and the frozen tail say about subjects of the tail.
+    pub priors: HashMap<Box<[u8]>, Prior>,
+    /// Oldest messages, read ahead for eviction.
+    pub front: FrontWindow,
+    /// Raised when messages move between tail, frozen tail and extents.
+    pub layout_epoch: u64,
+    /// Raised by every removal.
+    pub removal_epoch: u64,
+    removals: VecDeque<(u64, u64)>,
+    /// Position of the last operation on this stream.
+    pub last_lsn: Lsn,
+    /// Position of the first operation that no checkpoint holds yet.
+    pub dirty_since: Option<Lsn>,
+    /// The configuration changed since the last checkpoint.
+    pub config_dirty: bool,
+    pub deleted: bool,
+}
+
+impl StreamData {
+    pub fn new(config: StreamConfig, created: TimestampNs) -> StreamData {
+        let first_seq = config.first_seq.0.max(1);
+        StreamData {
+            config,
+            created,
+            first_seq,
+            last_seq: first_seq - 1,
+            last_ts: None,
+            last_msg_id: Vec::new(),
+            msgs: 0,
+            bytes: 0,
+            tombstones: Tombstones::default(),
+            dedup: DedupWindow::default(),
+            tail: Tail::starting_at(Seq(first_seq)),
+            frozen: None,
+            extents: Arc::default(),
+            priors: HashMap::new(),
+            front: FrontWindow::default(),
+            layout_epoch: 0,
+            removal_epoch: 0,
+            removals: VecDeque::new(),
+            last_lsn: Lsn(0),
+            dirty_since: None,
+            config_dirty: true,
+            deleted: false,
+        }
+    }
+
+    /// I10: live iff inside the range and not removed.
+    pub fn is_live(&self, seq: u64) -> bool {
+        seq >= self.first_seq && seq <= self.last_seq && !self.tombstones.contains(seq)
+    }
+
+    /// Number of live sequences in `first..=last`.
+    pub fn live_in(&self, first: u64, last: u64) -> u64 {
+        let first = first.max(self.first_seq);
+        let last = last.min(self.last_seq);
+        if first > last {
+            return 0;
+        }
+        last - first + 1 - self.tombstones.count_in(first, last)
+    }
+
+    /// Accounted size of a message of this stream.
+    pub fn size_of(&self, subject: usize, headers: usize, payload: usize) -> u64 {
+        accounted_bytes(self.config.storage, subject, headers, payload)
+    }
+
+    /// Notes the log position of operations just applied.
+    pub fn touched(&mut self, first: Lsn, last: Lsn) {
+        self.last_lsn = last;
+        self.dirty_since.get_or_insert(first);
+    }
+
+    /// Adds a message behind the last one.
+    pub fn apply_append(&mut self, record: &Record<'_>, size: u64, id: Option<IdHash>) {
+        debug_assert_eq!(record.seq.0, self.last_seq + 1);
+        self.tail.skip_to(record.seq);
+        self.tail
+            .push(record, u32::try_from(size).unwrap_or(u32::MAX));
+        self.last_seq = record.seq.0;
+        self.last_ts = Some(record.ts);
+        self.msgs += 1;
+        self.bytes += size;
+        if let Some(hash) = id {
+            self.dedup.insert(hash, record.seq, record.ts);
+        }
+        if self.last_msg_id != record.msg_id {
+            self.last_msg_id.clear();
+            self.last_msg_id.extend_from_slice(record.msg_id);
+        }
+    }
+
+    /// Removes sequences; counts are those of the live messages among them.
+    pub fn apply_remove(&mut self, ranges: &[SeqRange], msgs: u64, bytes: u64) {
+        for range in ranges {
+            let (first, count) = (range.first.0, range.count);
+            // A range outside the stream has nothing to remove: nothing may grow from it.
+            let Some(end) = first.checked_add(count) else {
+                continue;
+            };
+            let (first, end) = (first.max(self.first_seq), end.min(self.last_seq + 1));
+            if first >= end {
+                continue;
+            }
+            if first == self.first_seq {
+                self.first_seq = end;
+            } else {
+                self.tombstones.insert_range(first, end - first);
+            }
+            if end > self.tail.base() {
+                for seq in first.max(self.tail.base())..end {
+                    self.tail.remove(seq);
+                }
+            }
+            self.note_removal(first, end - 1);
+        }
+        self.msgs = self.msgs.saturating_sub(msgs);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.settle_first();
+    }
+
+    /// Removes everything below `first_seq`.
+    pub fn apply_trim(&mut self, first_seq: u64, msgs: u64, bytes: u64) {
+        if first_seq <= self.first_seq {
+            return;
+        }
+        self.note_removal(self.first_seq, first_seq - 1);
+        self.first_seq = first_seq;
+        self.last_seq = self.last_seq.max(first_seq - 1);
+        self.tail.remove_below(first_seq);
+        self.msgs = self.msgs.saturating_sub(msgs);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.settle_first();
+    }
+
+    /// Gives sequences without messages.
+    pub fn apply_skip(&mut self, last_seq: u64) {
+        if last_seq <= self.last_seq {
+            return;
+        }
+        let first = self.last_seq + 1;
+        if self.msgs == 0 {
+            self.first_seq = last_seq + 1;
+            self.tombstones.remove_below(self.first_seq);
+        } else {
+            self.tombstones.insert_range(first, last_seq - first + 1);
+        }
+        self.last_seq = last_seq;
+        self.settle_first();
+    }
+
+    /// Moves `first_seq` onto a live message, or behind the last sequence.
+    fn settle_first(&mut self) {
+        self.first_seq = if self.msgs == 0 {
+            self.last_seq + 1
+        } else {
+            self.tombstones
+                .next_live(self.first_seq)
+                .min(self.last_seq + 1)
+        };
+        self.tombstones.remove_below(self.first_seq);
+    }
+
+    /// Remembers what is known about a subject below the tail.
+    pub fn keep_prior(&mut self, subject: Box<[u8]>, prior: Prior) {
+        if self.priors.len() >= PRIORS_MAX {
+            self.priors.clear();
+        }
+        self.priors.insert(subject, prior);
+    }
+
+    fn note_removal(&mut self, first: u64, last: u64) {
+        self.removal_epoch += 1;
+        if self.removals.len() == REMOVALS_REMEMBERED {
+            self.removals.pop_front();
+        }
+        self.removals.push_back((first, last));
+    }
+
+    /// True when, since `epoch`, something at or after `seq` was removed, or nobody can tell.
+    pub fn removed_at_or_after(&self, seq: u64, epoch: u64) -> bool {
+        let since = self.removal_epoch - epoch.min(self.removal_epoch);
+        let Ok(since) = usize::try_from(since) else {
+            return true;
+        };
+        if since > self.removals.len() {
+            return true;
+        }
+        self.removals
+            .iter()
+            .rev()
+            .take(since)
+            .any(|(_, last)| *last >= seq)
+    }
+}

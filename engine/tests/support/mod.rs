@@ -1,0 +1,453 @@
+//! Drives a store and the reference model with the same actions.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+pub mod model;
+
+use std::path::Path;
+
+use model::{ModelAppend, ModelStream};
+use riverlog_engine::consumer::{AckPolicy, ConsumerConfig};
+use riverlog_engine::io::Env;
+use riverlog_engine::{
+    Append, AppendError, Compression, Consumer, Filter, Lsn, Next, OpenError, PurgeRequest, Seq,
+    Store, StoreOptions, Stream, StreamConfig, Threads, TimestampNs,
+};
+
+/// Directory of the store on any disk.
+pub const DIR: &str = "/data";
+
+/// One step of a script.
+#[derive(Clone, Debug)]
+pub enum Action {
+    Append {
+        subject: u8,
+        len: u16,
+        id: Option<u8>,
+    },
+    /// Deletes the n-th live message.
+    Delete(u16),
+    PurgeSubject(u8),
+    PurgeBelow(u16),
+    PurgeKeep(u16),
+    /// Delivers up to n messages.
+    Deliver(u8),
+    /// Acknowledges the n-th delivered message.
+    Ack(u8),
+    Commit,
+    Checkpoint,
+    Upkeep,
+}
+
+/// Small budgets, so that short scripts reach every path.
+pub fn options() -> StoreOptions {
+    let mut options = StoreOptions::default();
+    options.threads = Threads::Manual;
+    options.wal.file_bytes = 64 * 1024;
+    options.wal.files_max = 4;
+    options.wal.control_reserve_bytes = 8 * 1024;
+    options.tail_bytes_max = 64 * 1024;
+    options
+}
+
+/// A stream configuration of the matrix.
+pub fn config(kind: u8) -> StreamConfig {
+    let mut config = StreamConfig {
+        name: "S".into(),
+        dedup_window_ns: 120_000_000_000,
+        compression: if kind & 1 == 0 {
+            Compression::None
+        } else {
+            Compression::S2
+        },
+        ..StreamConfig::default()
+    };
+    match (kind >> 1) % 5 {
+        0 => {}
+        1 => config.msgs_max = Some(7),
+        2 => config.bytes_max = Some(600),
+        3 => config.msgs_per_subject_max = Some(2),
+        _ => {
+            config.msgs_max = Some(9);
+            config.msgs_per_subject_max = Some(3);
+            config.discard = riverlog_engine::Discard::New;
+        }
+    }
+    config
+}
+
+/// A store and its model, kept alike.
+pub struct Pair {
+    pub store: Store,
+    pub stream: Stream,
+    pub consumer: Consumer,
+    config: StreamConfig,
+    /// Model after each change, and the log position that makes it durable.
+    pub history: Vec<(Lsn, ModelStream)>,
+    appended: u64,
+    now: TimestampNs,
+}
+
+/// Why a script ended early.
+#[derive(Debug)]
+pub enum Halt {
+    /// The disk failed or the power is off.
+    Stopped,
+    /// Store and model differ.
+    Differs(String),
+}
+
+fn halt<E: std::fmt::Debug>(_: E) -> Halt {
+    Halt::Stopped
+}
+
+pub fn subject_name(subject: u8) -> String {
+    format!("s.{}", subject % 5)
+}
+
+impl Pair {
+    /// Opens an empty store with one stream and one consumer.
+    pub fn create(env: &Env, config: StreamConfig) -> Result<Pair, Halt> {
+        let (store, _) = Store::open_in(env.clone(), Path::new(DIR), options()).map_err(halt)?;
+        let (stream, ticket) = store.create_stream(config.clone()).map_err(halt)?;
+        let (consumer, _) = stream.create_consumer(consumer_config()).map_err(halt)?;
+        let history = vec![(Lsn(ticket.lsn().0 + 1), ModelStream::default())];
+        let now = TimestampNs(env.clock.now_ns());
+        let pair = Pair {
+            store,
+            stream,
+            consumer,
+            config,
+            history,
+            appended: 0,
+            now,
+        };
+        pair.commit()?;
+        Ok(pair)
+    }
+
+    fn model(&self) -> ModelStream {
+        self.history
+            .last()
+            .map(|(_, model)| model.clone())
+            .unwrap_or_default()
+    }
+
+    fn push(&mut self, lsn: Lsn, model: ModelStream) {
+        let last = self.history.last().map_or(Lsn(0), |(lsn, _)| *lsn);
+        self.history.push((lsn.max(last), model));
+    }
+
+    fn commit(&self) -> Result<(), Halt> {
+        self.store.commit();
+        match self.store.stopped() {
+            None => Ok(()),
+            Some(_) => Err(Halt::Stopped),
+        }
+    }
+
+    /// Carries out one action on both and compares the answers.
+    pub fn act(&mut self, action: &Action) -> Result<(), Halt> {
+        let mut model = self.model();
+        match action {
+            Action::Append { subject, len, id } => return self.append(*subject, *len, *id),
+            Action::Delete(nth) => {
+                let Some(seq) = nth_of(&model, *nth) else {
+                    return Ok(());
+                };
+                model.delete(seq);
+                let ticket = self.stream.delete(Seq(seq)).map_err(halt)?;
+                let Some(ticket) = ticket else {
+                    return Err(Halt::Differs(format!("{seq} was not there to delete")));
+                };
+                self.push(ticket.lsn(), model);
+            }
+            Action::PurgeSubject(subject) => {
+                let name = subject_name(*subject);
+                let filter = Filter::new(name.as_bytes()).map_err(halt)?;
+                let expected = model.purge(Some(&name), None, None);
+                let request = PurgeRequest {
+                    filter: Some(filter),
+                    ..PurgeRequest::default()
+                };
+                self.purge(&request, expected, model)?;
+            }
+            Action::PurgeBelow(nth) => {
+                let below = model.first_seq() + u64::from(*nth);
+                let expected = model.purge(None, Some(below), None);
+                let request = PurgeRequest {
+                    below: Some(Seq(below)),
+                    ..PurgeRequest::default()
+                };
+                self.purge(&request, expected, model)?;
+            }
+            Action::PurgeKeep(keep) => {
+                let keep = u64::from(*keep);
+                let expected = model.purge(None, None, Some(keep));
+                let request = PurgeRequest {
+                    keep: Some(keep),
+                    ..PurgeRequest::default()
+                };
+                self.purge(&request, expected, model)?;
+            }
+            Action::Deliver(count) => return self.deliver(*count),
+            Action::Ack(nth) => return self.ack(*nth),
+            Action::Commit => self.commit()?,
+            Action::Checkpoint => self.store.checkpoint().map_err(halt)?,
+            Action::Upkeep => self.store.step().map_err(halt)?,
+        }
+        Ok(())
+    }
+
+    fn purge(
+        &mut self,
+        request: &PurgeRequest,
+        expected: u64,
+        model: ModelStream,
+    ) -> Result<(), Halt> {
+        let (purged, ticket) = self.stream.purge(request).map_err(halt)?;
+        if purged != expected {
+            return Err(Halt::Differs(format!(
+                "{request:?} purged {purged}, model {expected}"
+            )));
+        }
+        self.push(ticket.lsn(), model);
+        Ok(())
+    }
+
+    fn append(&mut self, subject: u8, len: u16, id: Option<u8>) -> Result<(), Halt> {
+        let subject = subject_name(subject);
+        self.appended += 1;
+        let mut payload = format!("{:08}", self.appended).into_bytes();
+        payload.resize(payload.len().max(usize::from(len)), b'x');
+        let id = id.map(|id| format!("id-{id}"));
+        let mut model = self.model();
+        let expected = model.append(&self.config, &subject, &payload, id.as_deref());
+        let append = Append {
+            subject: subject.as_bytes(),
+            payload: &payload,
+            msg_id: id.as_ref().map(|id| id.as_bytes()),
+            ..Append::default()
+        };
+        let mut answer = self.stream.append(&append);
+        for _ in 0..8 {
+            let Err(AppendError::Busy) = answer else {
+                break;
+            };
+            self.store.step().map_err(halt)?;
+            answer = self.stream.append(&append);
+        }
+        let (found, lsn) = match answer {
+            Ok(done) if done.duplicate => (ModelAppend::Duplicate(done.seq.0), done.lsn),
+            Ok(done) => (ModelAppend::Stored(done.seq.0), done.lsn),
+            Err(
+                AppendError::MsgsExceeded
+                | AppendError::BytesExceeded
+                | AppendError::MsgsPerSubjectExceeded,
+            ) => (ModelAppend::Refused, Lsn(0)),
+            Err(_) => return Err(Halt::Stopped),
+        };
+        if found != expected {
+            return Err(Halt::Differs(format!(
+                "append answered {found:?}, model {expected:?}"
+            )));
+        }
+        self.push(lsn, model);
+        Ok(())
+    }
+
+    /// Deliveries need durable messages, and are not acknowledged themselves: the model follows.
+    fn deliver(&mut self, count: u8) -> Result<(), Halt> {
+        self.commit()?;
+        for _ in 0..count {
+            let mut model = self.model();
+            let expected = model.next();
+            let next = self.consumer.next(self.now, &mut |_| true).map_err(halt)?;
+            let found = match &next {
+                Next::Message(delivery) => Some(delivery.message.seq.0),
+                _ => None,
+            };
+            if found != expected {
+                return Err(Halt::Differs(format!(
+                    "delivered {found:?}, model {expected:?}"
+                )));
+            }
+            if let Next::Message(delivery) = &next
+                && delivery.num_pending != model.num_pending()
+            {
+                let (found, expected) = (delivery.num_pending, model.num_pending());
+                return Err(Halt::Differs(format!(
+                    "num_pending {found}, model {expected}"
+                )));
+            }
+            self.push(Lsn(0), model);
+        }
+        Ok(())
+    }
+
+    fn ack(&mut self, nth: u8) -> Result<(), Halt> {
+        let mut model = self.model();
+        let open: Vec<u64> = model
+            .msgs
+            .range(..=model.delivered)
+            .map(|(seq, _)| *seq)
+            .collect();
+        let open: Vec<u64> = open
+            .into_iter()
+            .filter(|seq| !model.acked.contains(seq))
+            .collect();
+        let Some(seq) = open.get(usize::from(nth) % open.len().max(1)).copied() else {
+            return Ok(());
+        };
+        model.acked.insert(seq);
+        let result = self.consumer.ack(Seq(seq), self.now).map_err(halt)?;
+        self.push(result.lsn, model);
+        Ok(())
+    }
+
+    /// Number of the oldest model state that the store may come back with.
+    pub fn acknowledged(&self) -> usize {
+        let durable = self.store.durable_lsn();
+        self.history
+            .iter()
+            .rposition(|(lsn, _)| *lsn <= durable)
+            .unwrap_or(0)
+    }
+
+    /// Compares everything readable with the newest model state.
+    pub fn compare(&self) -> Result<(), Halt> {
+        self.commit()?;
+        let (_, model) = self.history.last().ok_or(Halt::Stopped)?;
+        differences(&self.stream, model).map_err(Halt::Differs)
+    }
+}
+
+pub fn consumer_config() -> ConsumerConfig {
+    ConsumerConfig {
+        name: "C".into(),
+        durable: true,
+        ack: AckPolicy::Explicit,
+        ack_wait_ns: 3_600_000_000_000,
+        ..ConsumerConfig::default()
+    }
+}
+
+fn nth_of(model: &ModelStream, nth: u16) -> Option<u64> {
+    let count = model.msgs.len();
+    if count == 0 {
+        return None;
+    }
+    model.msgs.keys().nth(usize::from(nth) % count).copied()
+}
+
+/// What of `stream` differs from `model`: positions, counts, every message, every subject.
+pub fn differences(stream: &Stream, model: &ModelStream) -> Result<(), String> {
+    let state = stream.state();
+    let found = (state.first_seq.0, state.last_seq.0, state.msgs, state.bytes);
+    let expected = (
+        model.first_seq(),
+        model.last_seq,
+        model.msgs.len() as u64,
+        model.bytes(),
+    );
+    if found != expected {
+        return Err(format!(
+            "(first, last, msgs, bytes) is {found:?}, model {expected:?}"
+        ));
+    }
+    for seq in 0..=model.last_seq + 1 {
+        let message = stream
+            .get(Seq(seq))
+            .map_err(|error| format!("{seq}: {error}"))?;
+        let found = message
+            .as_ref()
+            .map(|m| (m.subject().to_vec(), m.payload().to_vec()));
+        let expected = model.msgs.get(&seq);
+        let expected = expected.map(|m| (m.subject.clone().into_bytes(), m.payload.clone()));
+        if found != expected {
+            return Err(format!("message {seq} is {found:?}, model {expected:?}"));
+        }
+    }
+    let subjects = stream
+        .subjects(&Filter::all())
+        .map_err(|error| error.to_string())?;
+    let subjects: std::collections::BTreeMap<String, u64> = subjects
+        .into_iter()
+        .map(|(subject, count)| (String::from_utf8_lossy(&subject).into_owned(), count))
+        .collect();
+    if subjects != model.subjects() {
+        return Err(format!(
+            "subjects are {subjects:?}, model {:?}",
+            model.subjects()
+        ));
+    }
+    for subject in 0..5 {
+        let name = subject_name(subject);
+        let filter = Filter::new(name.as_bytes()).map_err(|error| error.to_string())?;
+        let last = stream
+            .last_by_subject(&filter)
+            .map_err(|error| error.to_string())?;
+        let expected = model
+            .msgs
+            .iter()
+            .rfind(|(_, m)| m.subject == name)
+            .map(|(seq, _)| *seq);
+        if last.as_ref().map(|message| message.seq.0) != expected {
+            return Err(format!("last of {name} is {last:?}, model {expected:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Opens what survived and finds the model state it is in, at or after `acknowledged`.
+pub fn reopen(
+    env: &Env,
+    history: &[(Lsn, ModelStream)],
+    acknowledged: usize,
+) -> Result<(Store, usize), String> {
+    let opened: Result<_, OpenError> = Store::open_in(env.clone(), Path::new(DIR), options());
+    let (store, _) = opened.map_err(|error| format!("cannot reopen: {error}"))?;
+    let Some(stream) = store.stream("S") else {
+        return Err("the stream is gone".into());
+    };
+    let mut newest = String::new();
+    for at in (acknowledged..history.len()).rev() {
+        match differences(&stream, &history[at].1) {
+            Ok(()) => {
+                consumer_difference(&stream, &history[acknowledged].1)?;
+                return Ok((store, at));
+            }
+            Err(difference) => newest = difference,
+        }
+    }
+    Err(format!(
+        "no state from {acknowledged} on fits; against it: {newest}"
+    ))
+}
+
+/// An acknowledged acknowledgement is never forgotten: the message is not delivered again.
+fn consumer_difference(stream: &Stream, model: &ModelStream) -> Result<(), String> {
+    let Some(consumer) = stream.consumer("C") else {
+        return Err("the consumer is gone".into());
+    };
+    let later = TimestampNs(i64::MAX / 2);
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..model.last_seq + 1_000 {
+        match consumer
+            .next(later, &mut |_| true)
+            .map_err(|error| error.to_string())?
+        {
+            Next::Message(delivery) => {
+                let seq = delivery.message.seq.0;
+                if model.acked.contains(&seq) {
+                    return Err(format!("acknowledged message {seq} was delivered again"));
+                }
+                if !seen.insert(seq) {
+                    break;
+                }
+            }
+            _ => break,
+        }
+    }
+    Ok(())
+}
