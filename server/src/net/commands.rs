@@ -38,8 +38,8 @@ pub(crate) struct Session {
 
 /// Queue name reserved for the server (CORE-042).
 const SYSTEM_QUEUE: &[u8] = b"_sys_";
-/// Reply subjects only the server may use (CORE-041).
-const RESERVED_REPLIES: [&[u8]; 3] = [b"$JS.ACK.", b"_R_.", b"_GR_."];
+/// Reply subjects only the server may use, and how many bytes must follow (CORE-041).
+const RESERVED_REPLIES: [(&[u8], usize); 3] = [(b"$JS.ACK.", 1), (b"_R_.", 0), (b"_GR_.", 1)];
 /// Subjects of the replication layer (CORE-043).
 const RESERVED_SUBJECT: &[u8] = b"$NRG.";
 
@@ -283,9 +283,9 @@ impl Session {
             return self.error(&format!("Permissions Violation for Publish to \"{name}\""));
         }
         if let Some(reply) = &publish.reply
-            && RESERVED_REPLIES
-                .iter()
-                .any(|prefix| reply.len() > prefix.len() && reply.starts_with(prefix))
+            && RESERVED_REPLIES.iter().any(|(prefix, more)| {
+                reply.starts_with(prefix) && reply.len() >= prefix.len() + more
+            })
         {
             let name = String::from_utf8_lossy(reply);
             return self.error(&format!(

@@ -57,7 +57,7 @@ impl Default for ConnectOptions {
 }
 
 /// The JSON of one CONNECT line. Unknown keys are ignored, absent and null ones change nothing.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Update {
     verbose: Option<bool>,
     pedantic: Option<bool>,
@@ -84,7 +84,8 @@ fn set<T>(field: &mut T, value: Option<T>) {
 impl ConnectOptions {
     /// Applies a CONNECT line. A second one changes only what it names.
     pub fn update(&mut self, json: &[u8]) -> Result<(), serde_json::Error> {
-        let update: Update = serde_json::from_slice(json)?;
+        let update: Option<Update> = serde_json::from_slice(json)?;
+        let update = update.unwrap_or_default();
         set(&mut self.verbose, update.verbose);
         set(&mut self.pedantic, update.pedantic);
         set(&mut self.echo, update.echo);
@@ -115,6 +116,7 @@ mod tests {
             .unwrap();
         assert!(!options.verbose && options.pedantic && options.echo && options.headers);
         options.update(br#"{"echo":false,"name":null}"#).unwrap();
+        options.update(b"null").unwrap();
         assert!(!options.verbose && !options.echo && options.headers);
         assert_eq!(options.name, "n");
     }

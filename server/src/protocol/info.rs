@@ -5,7 +5,7 @@ use serde::Serialize;
 /// Version announced to clients, which gate features on it: the reference server Riverlog behaves
 /// like. The version of Riverlog itself is the field `riverlog`.
 pub const COMPATIBLE_VERSION: &str = "2.15.1";
-/// JetStream API level announced while JetStream is on.
+/// JetStream API level, announced also while JetStream is off.
 pub const API_LEVEL: u32 = 5;
 
 /// Content of an INFO line.
@@ -52,8 +52,7 @@ pub struct Info {
     #[serde(skip_serializing_if = "is_false")]
     pub acc_is_sys: bool,
     /// JetStream API level.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub api_lvl: Option<u32>,
+    pub api_lvl: u32,
     /// Version of Riverlog.
     pub riverlog: &'static str,
 }

@@ -410,3 +410,6 @@ fn size(digits: &[u8]) -> Option<usize> {
     }
     Some(value)
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,7 +98,10 @@ impl<T: Clone> Matches<T> {
 struct Bag<T> {
     items: Vec<(EntryId, T)>,
     /// Position by id, kept only for large bags.
-    #[expect(clippy::box_collection, reason = "nearly always absent, and there are many bags")]
+    #[expect(
+        clippy::box_collection,
+        reason = "nearly always absent, and there are many bags"
+    )]
     index: Option<Box<HashMap<EntryId, usize>>>,
 }
 
@@ -390,3 +393,6 @@ fn has_empty_token(subject: &[u8]) -> bool {
         || *last == subject::SEPARATOR
         || subject.windows(2).any(|pair| pair == b"..")
 }
+
+#[cfg(test)]
+mod tests;

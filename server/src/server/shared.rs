@@ -263,7 +263,7 @@ impl Shared {
             connect_info: false,
             remote_account: None,
             acc_is_sys: false,
-            api_lvl: jetstream.then_some(API_LEVEL),
+            api_lvl: API_LEVEL,
             riverlog: env!("CARGO_PKG_VERSION"),
         }
     }

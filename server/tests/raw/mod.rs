@@ -137,6 +137,13 @@ impl Raw {
         self.expect("PONG\r\n");
     }
 
+    /// [`Raw::settle`] after something that must arrive before.
+    #[track_caller]
+    pub fn settle_after(&mut self, want: &str) {
+        self.send("PING\r\n");
+        self.expect(format!("{want}PONG\r\n"));
+    }
+
     /// The server must close the connection without sending anything more.
     #[track_caller]
     pub fn expect_close(&mut self) {
