@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use super::flags::{UsageError, normalise};
-use crate::config::ServerConfig;
 use crate::config::options::{Credentials, Syslog, User};
+use crate::config::{Port, ServerConfig};
 
 /// The arguments as clap reads them after [`normalise`]: booleans have a value, so that
 /// `-js=false` can switch off what the file switches on.
@@ -80,12 +80,11 @@ pub struct Arguments {
     pub(super) version: Option<bool>,
 }
 
-/// A port argument: -1 asks for a free port, which is 0 inside.
-fn port(flag: &str, value: i32) -> Result<u16, UsageError> {
-    if value == -1 {
-        return Ok(0);
+fn port(flag: &str, value: i32) -> Result<Port, UsageError> {
+    if (-1..=i32::from(u16::MAX)).contains(&value) {
+        return Ok(Port::of(i64::from(value)));
     }
-    u16::try_from(value).map_err(|_| UsageError::BadValue {
+    Err(UsageError::BadValue {
         flag: flag.to_owned(),
         value: value.to_string(),
         expected: "a port from -1 to 65535",
@@ -118,10 +117,10 @@ impl Arguments {
         }
         set(&mut config.host, &self.addr);
         if let Some(value) = self.port {
-            config.port = port("-p", value)?;
+            config.port = port("-p", value)?.for_clients();
         }
         if let Some(value) = self.http_port {
-            config.monitor.port = Some(port("-m", value)?);
+            config.monitor.port = port("-m", value)?.for_monitoring();
         }
         set_some(&mut config.server_name, &self.server_name);
         set_some(&mut config.pid_file, &self.pid);

@@ -35,12 +35,14 @@ fn every_spelling_of_a_value() {
     ] {
         check(line, |c| c.port = 5222);
     }
-    for line in ["-p -1", "-p=-1", "--port -1", "--port=-1", "-p 0"] {
+    for line in ["-p -1", "-p=-1", "--port -1", "--port=-1"] {
         check(line, |c| c.port = 0);
     }
     for line in ["-a h", "--addr=h", "-net h", "--net h", "--host h"] {
         check(line, |c| c.host = "h".to_owned());
     }
+    check("-p 0", |_| {});
+    check("-m 0", |_| {});
     check("-p 1 -p 2", |c| c.port = 2);
 }
 

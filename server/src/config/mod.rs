@@ -5,6 +5,7 @@ mod duration;
 pub mod grammar;
 pub mod keys;
 pub mod options;
+mod port;
 mod problems;
 pub mod reload;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::path::Path;
 pub use duration::parse_duration;
 use options::Credentials;
 pub use options::ServerConfig;
+pub use port::Port;
 pub use problems::{Problem, Problems};
 
 /// Reads a configuration file on top of the defaults.
@@ -52,6 +54,13 @@ pub fn check(config: &ServerConfig) -> Result<(), Problems> {
             "max_payload ({}) cannot be higher than max_pending ({})",
             limits.payload_bytes_max, limits.pending_bytes_max
         ));
+    }
+    if config
+        .server_name
+        .as_deref()
+        .is_some_and(|name| name.contains(char::is_whitespace))
+    {
+        conflict("server name cannot contain spaces".to_owned());
     }
     if let Some(name) = &config.auth.no_auth_user {
         let is_known = matches!(&config.auth.credentials,

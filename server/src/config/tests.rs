@@ -54,6 +54,11 @@ fn user(name: &str, password: &str) -> User {
 fn listen_keys() {
     check_config("port: 5222", |c| c.port = 5222);
     check_config("port: -1", |c| c.port = 0);
+    check_config("port: 0", |_| {});
+    check_config("listen: 0", |_| {});
+    check_config("http_port: 0", |_| {});
+    check_config("max_connections: 0", |_| {});
+    check_config("max_closed_clients: 0", |_| {});
     check_config("port: $PORT", |c| c.port = 4333);
     check_config("PORT: 5222", |c| c.port = 5222);
     check_config("host: 127.0.0.1", |c| c.host = "127.0.0.1".to_owned());

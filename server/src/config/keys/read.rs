@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::super::Port;
 use super::super::duration::parse_duration;
 use super::super::grammar::{Map, Value, ValueKind};
 use super::super::problems::{Problem, Problems};
@@ -83,6 +84,11 @@ impl Reader<'_> {
         usize::try_from(int).ok()
     }
 
+    /// Whether the value is 0, which leaves some defaults in place.
+    pub(super) fn is_zero(&self, value: &Value) -> bool {
+        value.kind == ValueKind::Int(0)
+    }
+
     /// A limit for which 0 and -1 mean that there is none.
     pub(super) fn limit(&mut self, value: &Value) -> Option<Option<usize>> {
         let int = self.int_in(value, -1, i64::from(i32::MAX))?;
@@ -95,10 +101,10 @@ impl Reader<'_> {
         Some(u64::try_from(int).ok().filter(|limit| *limit > 0))
     }
 
-    /// A port; -1 (and 0) ask for a free one.
-    pub(super) fn port(&mut self, value: &Value) -> Option<u16> {
+    /// A port: -1 asks for a free one, which is 0 inside; 0 stands for "not set".
+    pub(super) fn port(&mut self, value: &Value) -> Option<Port> {
         let int = self.int_in(value, -1, i64::from(u16::MAX))?;
-        Some(u16::try_from(int).unwrap_or(0))
+        Some(Port::of(int))
     }
 
     /// `"1m30s"`, or a number of seconds.
@@ -161,23 +167,21 @@ impl Reader<'_> {
     }
 
     /// `port`, `":port"` or `"host:port"`.
-    pub(super) fn address(&mut self, value: &Value) -> Option<(Option<String>, u16)> {
+    pub(super) fn address(&mut self, value: &Value) -> Option<(Option<String>, Port)> {
         if matches!(value.kind, ValueKind::Int(_)) {
             return self.port(value).map(|port| (None, port));
         }
         let text = self.string(value)?;
         let parsed = text.rsplit_once(':').and_then(|(host, port)| {
-            let port: i64 = port.parse().ok()?;
-            let port = if port == -1 {
-                0
-            } else {
-                u16::try_from(port).ok()?
-            };
+            let port = port
+                .parse()
+                .ok()
+                .filter(|port| (-1..=i64::from(u16::MAX)).contains(port))?;
             let host = host
                 .strip_prefix('[')
                 .and_then(|h| h.strip_suffix(']'))
                 .unwrap_or(host);
-            Some(((!host.is_empty()).then(|| host.to_owned()), port))
+            Some(((!host.is_empty()).then(|| host.to_owned()), Port::of(port)))
         });
         match parsed {
             Some(address) => Some(address),

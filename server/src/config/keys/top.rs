@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::Port;
 use super::super::options::{ServerConfig, Syslog, WriteTimeout};
 use super::{Key, authorization, jetstream, set};
 
@@ -15,13 +16,15 @@ pub(super) const KEYS: &[Key<ServerConfig>] = &[
     set(&["listen"], |c, v, r| {
         if let Some((host, port)) = r.address(v) {
             c.host = host.unwrap_or_else(|| c.host.clone());
-            c.port = port;
+            c.port = port.for_clients();
         }
     }),
     set(&["host", "net"], |c, v, r| {
         c.host = r.text(v).unwrap_or_else(|| c.host.clone())
     }),
-    set(&["port"], |c, v, r| c.port = r.port(v).unwrap_or(c.port)),
+    set(&["port"], |c, v, r| {
+        c.port = r.port(v).map_or(c.port, Port::for_clients)
+    }),
     set(&["client_advertise"], |c, v, r| {
         c.client_advertise = r.text(v)
     }),
@@ -89,7 +92,9 @@ pub(super) const KEYS: &[Key<ServerConfig>] = &[
         c.limits.pending_bytes_max = bytes.unwrap_or(c.limits.pending_bytes_max);
     }),
     set(&["max_connections", "max_conn"], |c, v, r| {
-        c.limits.connections_max = r.limit(v).flatten();
+        if !r.is_zero(v) {
+            c.limits.connections_max = r.limit(v).flatten();
+        }
     }),
     set(&["max_subscriptions", "max_subs"], |c, v, r| {
         c.limits.subscriptions_max = r.limit(v).flatten();
@@ -101,7 +106,9 @@ pub(super) const KEYS: &[Key<ServerConfig>] = &[
         c.limits.subject_tokens_max = tokens.filter(|tokens| *tokens > 0);
     }),
     set(&["max_closed_clients"], |c, v, r| {
-        c.limits.closed_connections_max = r.limit(v).flatten().unwrap_or(0);
+        if !r.is_zero(v) {
+            c.limits.closed_connections_max = r.limit(v).flatten().unwrap_or(0);
+        }
     }),
     set(&["ping_interval"], |c, v, r| {
         let interval = r.duration_min(v, Duration::from_secs(1));
@@ -141,11 +148,11 @@ pub(super) const KEYS: &[Key<ServerConfig>] = &[
     set(&["http"], |c, v, r| {
         if let Some((host, port)) = r.address(v) {
             c.monitor.host = host.or(c.monitor.host.take());
-            c.monitor.port = Some(port);
+            c.monitor.port = port.for_monitoring();
         }
     }),
     set(&["http_port", "monitor_port"], |c, v, r| {
-        c.monitor.port = r.port(v)
+        c.monitor.port = r.port(v).and_then(Port::for_monitoring)
     }),
     set(&["http_base_path"], |c, v, r| {
         let path = r.string(v).unwrap_or_default();
