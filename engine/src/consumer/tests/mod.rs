@@ -3,4 +3,6 @@
 mod ack_rules;
 mod bench;
 mod delivery_rules;
+mod model;
+mod property;
 mod removal_rules;
