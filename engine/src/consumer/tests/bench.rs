@@ -101,9 +101,10 @@ impl Bench {
 
     /// Sequences of everything that is due.
     pub(super) fn fetch_all(&mut self, ms: u64) -> Vec<u64> {
-        std::iter::from_fn(|| self.fetch(ms))
-            .map(|(seq, ..)| seq)
-            .collect()
+        let due = std::iter::from_fn(|| self.fetch(ms)).take(10_000);
+        let seqs: Vec<u64> = due.map(|(seq, ..)| seq).collect();
+        assert!(seqs.len() < 10_000, "deliveries without end");
+        seqs
     }
 
     pub(super) fn fetch_n(&mut self, n: usize, ms: u64) -> Vec<u64> {
