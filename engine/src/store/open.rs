@@ -315,6 +315,8 @@ fn serve(
             data.dirty_since = consumer.dirty_since;
             data.config_dirty = false;
         }
+        let filters = built.lock().filters().clone();
+        core.lock().set_interest(consumer_id, Some(filters));
         core.lock_consumers().insert(built.name.clone(), built);
     }
     Ok(core)
