@@ -19,7 +19,7 @@ struct Stream {
 }
 
 impl InternalSubscriber for Stream {
-    fn deliver(&self, message: &Inbound<'_>) {
+    fn deliver(&self, message: &Inbound<'_>) -> bool {
         let origin = message.origin.expect("published by a client");
         let mut next = self.next.lock().unwrap();
         *next += 1;
@@ -33,6 +33,7 @@ impl InternalSubscriber for Stream {
             },
             admitted_bytes: message.payload.len(),
         });
+        true
     }
 }
 
@@ -98,7 +99,7 @@ fn an_internal_subscriber_counts_as_interest() {
 struct Echo(Server);
 
 impl InternalSubscriber for Echo {
-    fn deliver(&self, message: &Inbound<'_>) {
+    fn deliver(&self, message: &Inbound<'_>) -> bool {
         assert!(message.origin.is_some());
         let text = format!(
             "{:?} {:?} {:?}",
@@ -111,6 +112,7 @@ impl InternalSubscriber for Echo {
                     .publish(reply, None, message.headers, &Bytes::from(text))
             );
         }
+        true
     }
 }
 

@@ -216,14 +216,13 @@ impl WakeList {
                         &copied
                     }
                 };
-                internal.deliver(&Inbound {
+                return internal.deliver(&Inbound {
                     subject: delivery.route,
                     reply: delivery.reply,
                     headers: delivery.headers,
                     payload,
                     origin: delivery.origin,
                 });
-                return true;
             }
         };
         let frame = Frame {

@@ -15,7 +15,7 @@ use crate::net::conn::Conn;
 pub enum Subscriber {
     /// Subscription of a connection.
     Client(Arc<ClientSubscription>),
-    /// Part of the server. Counts as interest: a request that reached one is not answered with 503.
+    /// Part of the server. Counts as interest unless it says that it does not know the receiver.
     Internal(Arc<dyn InternalSubscriber>),
 }
 
@@ -33,7 +33,10 @@ pub trait InternalSubscriber: Send + Sync {
     /// Takes one message. Runs on the thread of whoever publishes, usually inside the read loop of a
     /// connection: it must not block, wait or hold a lock that is held across I/O. It may publish
     /// through the account, and change subscriptions of the account.
-    fn deliver(&self, message: &Inbound<'_>);
+    ///
+    /// Returns whether the message found its receiver here. `false` counts as no interest: a request
+    /// to something that does not exist is answered with 503.
+    fn deliver(&self, message: &Inbound<'_>) -> bool;
 }
 
 /// A message on its way to an [`InternalSubscriber`].

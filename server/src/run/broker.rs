@@ -2,26 +2,20 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-
-use riverlog_engine::{OpenError, Stopped, Store};
 
 use crate::auth::{Auth, User};
 use crate::config::ServerConfig;
 use crate::config::options::{AuthConfig, Credentials, WriteTimeout};
 use crate::monitor::{Identity, Monitor};
 use crate::run::core_monitor::CoreMonitor;
-use crate::run::store;
 use crate::server::{self, Options, Server, StartError};
 
 /// Why clients cannot be served.
 #[derive(Debug)]
 pub(super) enum BrokerError {
     Server(StartError),
-    Store(OpenError),
-    StoreStopped { stopped: Stopped, dir: PathBuf },
 }
 
 impl fmt::Display for BrokerError {
@@ -34,12 +28,6 @@ impl fmt::Display for BrokerError {
                 )
             }
             Self::Server(error) => error.fmt(f),
-            Self::Store(error) => write!(f, "cannot open the store: {error}"),
-            Self::StoreStopped { stopped, dir } => write!(
-                f,
-                "{stopped} in {}: nothing more is acknowledged; check the disk and start again",
-                dir.display()
-            ),
         }
     }
 }
@@ -47,12 +35,6 @@ impl fmt::Display for BrokerError {
 /// The running parts.
 pub(super) struct Broker {
     server: Server,
-    store: Option<OpenStore>,
-}
-
-struct OpenStore {
-    store: Store,
-    dir: PathBuf,
 }
 
 impl Broker {
@@ -64,32 +46,17 @@ impl Broker {
         let server = Server::new(options(config)).map_err(BrokerError::Server)?;
         tracing::info!("  Name:     {}", server.server_name());
         tracing::info!("  ID:       {}", server.server_id());
-        let store = if config.jetstream.enabled {
-            let opened = store::open(&config.jetstream, monitor).await;
-            let dir = config.jetstream.store_dir.clone();
-            Some(OpenStore {
-                store: opened.map_err(BrokerError::Store)?,
-                dir,
-            })
-        } else {
-            None
-        };
-        if store.is_some() {
+        if config.jetstream.enabled {
             tracing::error!("JetStream is not available");
         }
-        let broker = Self { server, store };
-        if let Err(error) = broker.server.listen().await {
-            broker.stop().await;
-            return Err(BrokerError::Server(error));
-        }
-        let server = &broker.server;
+        server.listen().await.map_err(BrokerError::Server)?;
         let identity = Identity {
             server_id: server.server_id().to_owned(),
             server_name: server.server_name().to_owned(),
             port: server.client_addr().port(),
         };
         monitor.set_server(identity, Arc::new(CoreMonitor::new(server.clone())));
-        Ok(broker)
+        Ok(Self { server })
     }
 
     pub(super) fn client_addr(&self) -> SocketAddr {
@@ -108,21 +75,12 @@ impl Broker {
 
     /// Resolves when a part has failed for good.
     pub(super) async fn failed(&self) -> BrokerError {
-        match &self.store {
-            Some(OpenStore { store, dir }) => BrokerError::StoreStopped {
-                stopped: store::stopped(store).await,
-                dir: dir.clone(),
-            },
-            None => std::future::pending().await,
-        }
+        std::future::pending().await
     }
 
-    /// Lets clients go, with the acknowledgements that are on their way, then closes the store.
+    /// Lets clients go, then closes the store.
     pub(super) async fn stop(&self) {
         self.server.shutdown().await;
-        if let Some(OpenStore { store, .. }) = &self.store {
-            store::close(store.clone()).await;
-        }
     }
 }
 

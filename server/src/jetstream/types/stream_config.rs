@@ -248,7 +248,7 @@ pub struct StreamSource {
     pub consumer: Option<SourceConsumer>,
 }
 
-pub(super) fn some_time<S: serde::Serializer>(
+pub(crate) fn some_time<S: serde::Serializer>(
     ts: &Option<TimestampNs>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

@@ -3,12 +3,16 @@
 
 use super::super::errors::{ApiError, not_supported_by_consumer, not_supported_by_stream};
 use super::super::types::consumer_config::ConsumerConfig;
-use super::super::types::enums::{AckPolicy, PersistMode, PriorityPolicy, ReplayPolicy};
+use super::super::types::enums::{AckPolicy, PersistMode, PriorityPolicy, ReplayPolicy, Retention};
 use super::super::types::stream_config::StreamConfig;
 
 /// Refuses what a stream cannot do yet.
 pub fn check_stream(config: &StreamConfig) -> Result<(), ApiError> {
     let asked = [
+        (
+            config.retention == Retention::Interest,
+            "retention interest",
+        ),
         (config.mirror.is_some(), "a mirror"),
         (!config.sources.is_empty(), "sourcing from other streams"),
         (config.subject_transform.is_some(), "subject_transform"),

@@ -1,0 +1,342 @@
+//! Delivery to waiting pull requests.
+//!
+//! A consumer is driven by at most one task at a time, which ends when there is nothing to do. It
+//! is started by a pull request, by new messages of the stream (one start per commit batch, not per
+//! message), by an acknowledgement that makes room, and by the timer.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use riverlog_engine as engine;
+use riverlog_engine::ids::TimestampNs;
+use riverlog_engine::{Idle, Message, Next};
+
+use super::ack_subject::{AckToken, write_token};
+use super::advisories;
+use super::consumer_handle::ConsumerHandle;
+use super::limits::DELIVERY_SLICE_MESSAGES;
+use super::pull_request::{heartbeat, status, status_with_pending};
+use super::removal;
+use super::shared::Shared;
+use super::time::now;
+use super::types::consumer_config::ConsumerConfig;
+use super::types::enums::AckPolicy;
+use super::waiting::{Back, Booked, Waiting};
+use crate::protocol::headers;
+use crate::routing::{self, Publisher};
+
+/// Bytes of one allocation that acknowledgement subjects are cut from.
+const ACK_SUBJECT_CHUNK: usize = 16 * 1024;
+
+/// Drives one consumer until nothing is left to do.
+pub(crate) async fn run(shared: Arc<Shared>, consumer: Arc<ConsumerHandle>) {
+    loop {
+        consumer.begin_run();
+        let more = Round::new(&shared, &consumer).run();
+        if more {
+            tokio::task::yield_now().await;
+        } else if consumer.end_run() {
+            return;
+        }
+    }
+}
+
+/// One slice of work.
+struct Round<'a> {
+    shared: &'a Arc<Shared>,
+    consumer: &'a Arc<ConsumerHandle>,
+    config: Arc<ConsumerConfig>,
+    publisher: Publisher,
+    ack_subjects: BytesMut,
+    now: TimestampNs,
+}
+
+/// Whether the slice goes on.
+#[derive(PartialEq)]
+enum Step {
+    Again,
+    Idle,
+}
+
+impl<'a> Round<'a> {
+    fn new(shared: &'a Arc<Shared>, consumer: &'a Arc<ConsumerHandle>) -> Round<'a> {
+        Round {
+            shared,
+            consumer,
+            config: consumer.config(),
+            publisher: shared.account.publisher(),
+            ack_subjects: BytesMut::new(),
+            now: now(),
+        }
+    }
+
+    /// Returns whether there may be more to do at once.
+    fn run(&mut self) -> bool {
+        if self.consumer.is_deleted() {
+            return false;
+        }
+        self.end_expired();
+        let mut more = true;
+        for _ in 0..DELIVERY_SLICE_MESSAGES {
+            if self.serve_next() == Step::Idle {
+                more = false;
+                break;
+            }
+        }
+        self.send_heartbeats();
+        self.publisher.flush();
+        self.consumer.engine.expire(self.now);
+        advisories::publish_notices(self.shared, self.consumer);
+        if !more {
+            self.rest();
+        }
+        more
+    }
+
+    fn serve_next(&mut self) -> Step {
+        let Some(waiting) = self.consumer.waiting.lock().take() else {
+            return Step::Idle;
+        };
+        let (back, step) = self.serve(waiting);
+        self.consumer.waiting.lock().served(back);
+        step
+    }
+
+    fn serve(&mut self, waiting: Waiting) -> (Back, Step) {
+        let max_bytes = waiting.request.max_bytes;
+        let frame_bytes = if max_bytes > 0 { self.frame_bytes() } else { 0 };
+        let mut fits = |message: &Message| {
+            max_bytes == 0 || self.size(message, frame_bytes) <= max_bytes.unsigned_abs()
+        };
+        match self.consumer.engine.next(self.now, &mut fits) {
+            Ok(Next::Message(delivery)) => (self.deliver(waiting, &delivery), Step::Again),
+            Ok(Next::TooLarge(_)) => {
+                self.end(&waiting, "409 Message Size Exceeds MaxBytes");
+                (Back::Finished, Step::Again)
+            }
+            Ok(Next::Idle(idle)) => self.idle(waiting, idle),
+            Err(error) => {
+                let (stream, consumer) = (self.stream_name(), &*self.consumer.name);
+                tracing::error!(%stream, consumer, %error, "a message cannot be delivered");
+                (Back::Front(waiting), Step::Idle)
+            }
+        }
+    }
+
+    /// Bytes of the acknowledgement subject of the next delivery (PULL-016).
+    fn frame_bytes(&self) -> usize {
+        let token = AckToken {
+            delivered: 1,
+            stream_seq: self.consumer.engine.position().0,
+            consumer_seq: self.consumer.engine.info().delivered.consumer_seq + 1,
+            ts: self.now,
+            pending: self
+                .consumer
+                .engine
+                .num_pending()
+                .unwrap_or(0)
+                .saturating_sub(1),
+        };
+        let mut subject = BytesMut::new();
+        write_token(&mut subject, &token);
+        self.consumer.ack_prefix.len() + subject.len()
+    }
+
+    fn size(&self, message: &Message, ack_subject_bytes: usize) -> u64 {
+        let body = if self.config.headers_only {
+            0
+        } else {
+            message.payload().len()
+        };
+        (message.subject().len() + ack_subject_bytes + message.headers().len() + body) as u64
+    }
+
+    fn deliver(&mut self, mut waiting: Waiting, delivery: &engine::Delivery) -> Back {
+        let message = &delivery.message;
+        let reply = self.ack_subject(delivery);
+        let subject = message.subject_bytes();
+        let (headers, payload) = self.content(message);
+        let size =
+            subject.len() + reply.len() + headers.as_ref().map_or(0, Bytes::len) + payload.len();
+        let frame = routing::Message {
+            subject: &subject,
+            reply: Some(&reply),
+            headers: headers.as_ref(),
+            payload: &payload,
+        };
+        if !self.publisher.deliver_to(&waiting.reply, &frame) {
+            // Nobody is there any more (T-77).
+            self.consumer
+                .engine
+                .undeliver(message.seq, delivery.consumer_seq);
+            return Back::Finished;
+        }
+        waiting.restart_heartbeat(self.now);
+        self.consumer.note_delivery(self.now);
+        match waiting.book(size) {
+            Booked::More => Back::Behind(waiting),
+            Booked::Done => Back::Finished,
+            Booked::BatchCompleted => {
+                self.end(&waiting, "409 Batch Completed");
+                Back::Finished
+            }
+        }
+    }
+
+    fn ack_subject(&mut self, delivery: &engine::Delivery) -> Bytes {
+        let token = AckToken {
+            delivered: delivery.deliveries,
+            stream_seq: delivery.message.seq.0,
+            consumer_seq: delivery.consumer_seq,
+            ts: delivery.message.ts,
+            pending: delivery.num_pending,
+        };
+        if self.ack_subjects.capacity() < self.consumer.ack_prefix.len() + 110 {
+            self.ack_subjects.reserve(ACK_SUBJECT_CHUNK);
+        }
+        self.ack_subjects
+            .extend_from_slice(&self.consumer.ack_prefix);
+        write_token(&mut self.ack_subjects, &token);
+        self.ack_subjects.split().freeze()
+    }
+
+    fn content(&self, message: &Message) -> (Option<Bytes>, Bytes) {
+        let stored = message.headers_bytes();
+        if self.config.headers_only {
+            // CCFG-022
+            let size = message.payload().len().to_string();
+            let block = headers::append(&stored, b"Nats-Msg-Size", size.as_bytes());
+            return (Some(block.into()), Bytes::new());
+        }
+        (
+            (!stored.is_empty()).then_some(stored),
+            message.payload_bytes(),
+        )
+    }
+
+    fn idle(&mut self, waiting: Waiting, idle: Idle) -> (Back, Step) {
+        match idle {
+            Idle::NoMessages if self.consumer.become_hungry() => {
+                (Back::Front(waiting), Step::Again)
+            }
+            Idle::NoMessages | Idle::Paused => {
+                let back = if self.ends_empty(&waiting) {
+                    Back::Finished
+                } else {
+                    Back::Front(waiting)
+                };
+                self.end_no_wait();
+                (back, Step::Idle)
+            }
+            // T-67: nobody is sent away; one acknowledgement resumes.
+            Idle::AckPendingFull => (Back::Front(waiting), Step::Idle),
+        }
+    }
+
+    /// A request that does not wait ends where the stream ends, unless it may still wait for its
+    /// first message (PULL-008, PULL-010, PULL-011). Returns whether it ended.
+    fn ends_empty(&mut self, waiting: &Waiting) -> bool {
+        let ends = ends_at_end_of_stream(waiting);
+        if ends {
+            self.send_status(&waiting.reply, status("404 No Messages"));
+        }
+        ends
+    }
+
+    fn end_no_wait(&mut self) {
+        let ended = self
+            .consumer
+            .waiting
+            .lock()
+            .remove_if(ends_at_end_of_stream);
+        for waiting in ended {
+            self.send_status(&waiting.reply, status("404 No Messages"));
+        }
+    }
+
+    fn end_expired(&mut self) {
+        let now = self.now;
+        let expired = self
+            .consumer
+            .waiting
+            .lock()
+            .remove_if(|waiting| waiting.is_expired(now));
+        for waiting in expired {
+            self.end(&waiting, "408 Request Timeout");
+        }
+    }
+
+    fn send_heartbeats(&mut self) {
+        let mut due: Vec<Bytes> = Vec::new();
+        for waiting in self.consumer.waiting.lock().iter_mut() {
+            if waiting.heartbeat_at.is_some_and(|at| at <= self.now) {
+                waiting.restart_heartbeat(self.now);
+                due.push(waiting.reply.clone());
+            }
+        }
+        if due.is_empty() {
+            return;
+        }
+        let position = self.consumer.engine.position().0.saturating_sub(1);
+        let block = heartbeat(self.consumer.engine.info().delivered.consumer_seq, position);
+        let block = Bytes::from(block);
+        for reply in due {
+            if !self.publish_block(&reply, &block) {
+                self.consumer
+                    .waiting
+                    .lock()
+                    .remove_if(|waiting| waiting.reply == reply);
+            }
+        }
+    }
+
+    fn end(&mut self, waiting: &Waiting, text: &str) {
+        let request = &waiting.request;
+        self.send_status(
+            &waiting.reply,
+            status_with_pending(text, request.batch, request.max_bytes),
+        );
+    }
+
+    fn send_status(&mut self, reply: &Bytes, block: Vec<u8>) {
+        self.publish_block(reply, &Bytes::from(block));
+    }
+
+    fn publish_block(&mut self, reply: &Bytes, block: &Bytes) -> bool {
+        self.publisher.publish(&routing::Message {
+            subject: reply,
+            reply: None,
+            headers: Some(block),
+            payload: &Bytes::new(),
+        })
+    }
+
+    /// Nothing to do now: what was delivered goes to the log soon, and the timer is set.
+    fn rest(&mut self) {
+        if self.consumer.take_flush(self.now) {
+            if let Err(error) = self.consumer.engine.flush() {
+                tracing::debug!(consumer = %self.consumer.name, %error, "delivery marks not logged");
+            }
+        } else {
+            self.consumer.arm(self.shared, self.consumer.flush_at());
+        }
+        let waiting = self.consumer.waiting.lock().next_deadline();
+        self.consumer.arm(self.shared, waiting);
+        if self.config.ack_policy != AckPolicy::None || self.config.pause_until.is_some() {
+            let due = self.consumer.engine.next_deadline();
+            self.consumer.arm(self.shared, due);
+        }
+        removal::check_inactivity(self.shared, self.consumer);
+    }
+
+    fn stream_name(&self) -> Arc<str> {
+        self.consumer
+            .stream
+            .upgrade()
+            .map_or_else(|| "".into(), |stream| Arc::clone(&stream.name))
+    }
+}
+
+fn ends_at_end_of_stream(waiting: &Waiting) -> bool {
+    waiting.request.no_wait && (waiting.request.expires.is_none() || waiting.delivered > 0)
+}
