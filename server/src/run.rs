@@ -9,6 +9,7 @@ mod broker;
 mod core_monitor;
 mod files;
 mod signals;
+mod store;
 mod store_dir;
 
 use std::fmt;
@@ -207,6 +208,9 @@ fn resolve(config: &ServerConfig) -> Result<ServerConfig, RunError> {
         Medium::Memory(file_system) => tracing::warn!(
             "Data directory {path} is on {file_system}: the data is gone after a reboot"
         ),
+    }
+    if jetstream.buffered_messages_max.is_some() || jetstream.buffered_bytes_max.is_some() {
+        tracing::info!("max_buffered_msgs, max_buffered_size: what waits is bounded otherwise");
     }
     if let SyncInterval::Every(_) = jetstream.sync_interval {
         tracing::info!("sync_interval: acknowledgements wait for the disk all the same");

@@ -13,6 +13,7 @@ pub mod file_header;
 pub mod footer;
 pub mod frame;
 pub mod identity;
+pub mod key_page;
 pub mod op;
 pub mod page;
 pub mod record;

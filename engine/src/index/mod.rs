@@ -1,75 +1,84 @@
-//! Which subjects a sealed file holds, and where: derived from its blocks.
+//! Subject index: which sequences have which subject.
+//!
+//! A *run* is an immutable sorted map from (stream, subject) to the sequences and sizes of its
+//! messages in one segment. It is derived: a run that is missing or damaged is made anew from the
+//! segment's blocks and gives the same answers. It never names file offsets, so data and index can
+//! be rewritten without each other.
 
-use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+mod memory;
+mod reader;
+mod rebuild;
+#[cfg(test)]
+mod tests;
+mod writer;
 
-use crate::config::Storage;
-use crate::error::ReadError;
-use crate::ids::{Seq, StreamId};
-use crate::limits::accounted_bytes;
-use crate::segment::{ScanItem, Segment};
-use crate::subject::Filter;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// Sequences of one subject, ascending, with their accounted sizes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SubjectEntry {
-    /// The sequences.
-    pub postings: Vec<(Seq, u32)>,
+pub use crate::format::key_page::{SUBJECT_BYTES_MAX, compare_subjects};
+use crate::ids::SegmentId;
+
+pub use memory::{MemoryEntry, MemoryRun};
+pub use reader::{Run, SubjectEntry};
+pub use rebuild::{RebuiltRun, rebuild_run};
+pub use writer::{RunWriter, SealedRun};
+
+/// A run cannot answer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum RunError {
+    /// There is no such file: rebuild it.
+    Missing,
+    /// The file is damaged, or belongs to another segment or store: rebuild it.
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Offset of the damaged unit.
+        offset: u64,
+        /// What was found.
+        reason: String,
+    },
+    /// The operating system failed a call.
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// The system's error.
+        source: Arc<io::Error>,
+    },
 }
 
-/// The subjects of one sealed file.
-#[derive(Debug, Default)]
-pub struct Run {
-    subjects: BTreeMap<(StreamId, Box<[u8]>), SubjectEntry>,
-}
-
-impl Run {
-    /// Reads the blocks of a sealed file. Damaged blocks are left out: reading their messages says
-    /// so.
-    pub fn build(segment: &Segment) -> Result<Run, ReadError> {
-        let mut run = Run::default();
-        segment.scan(&mut |item| {
-            if let ScanItem::Block(block) = item {
-                for message in block.iter() {
-                    let layout = message.layout();
-                    let (subject, headers) = (layout.subject as usize, layout.headers as usize);
-                    let payload = layout.payload as usize;
-                    let size = accounted_bytes(Storage::File, subject, headers, payload);
-                    let size = u32::try_from(size).unwrap_or(u32::MAX);
-                    let key = (block.stream(), Box::from(message.subject()));
-                    run.subjects
-                        .entry(key)
-                        .or_default()
-                        .postings
-                        .push((message.seq, size));
-                }
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(run)
-    }
-
-    /// The sequences of a subject.
-    pub fn lookup(&self, stream: StreamId, subject: &[u8]) -> Option<&SubjectEntry> {
-        self.subjects.get(&(stream, Box::from(subject)))
-    }
-
-    /// Visits the subjects of a stream that match, in subject order.
-    pub fn matching(
-        &self,
-        stream: StreamId,
-        filter: &Filter,
-        visit: &mut dyn FnMut(&[u8], &SubjectEntry) -> ControlFlow<()>,
-    ) {
-        let from = (stream, Box::from(filter.prefix()));
-        let until = (Bound::Included(from), Bound::Unbounded);
-        for ((of, subject), entry) in self.subjects.range(until) {
-            if *of != stream || !subject.starts_with(filter.prefix()) {
-                return;
-            }
-            if filter.matches(subject) && visit(subject, entry).is_break() {
-                return;
-            }
+impl RunError {
+    fn io(file: &Path, error: io::Error) -> RunError {
+        RunError::Io {
+            file: file.to_owned(),
+            source: Arc::new(error),
         }
     }
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Missing => f.write_str("the index run is missing"),
+            RunError::Damaged {
+                file,
+                offset,
+                reason,
+            } => write!(
+                f,
+                "index run {} is damaged at offset {offset}: {reason}",
+                file.display()
+            ),
+            RunError::Io { file, source } => write!(f, "index run {}: {source}", file.display()),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// Path of a segment's run in the index directory.
+pub fn run_path(dir: &Path, id: SegmentId) -> PathBuf {
+    dir.join(format!("{:016x}.idx", id.0))
 }

@@ -1,369 +1,362 @@
-//! Small durable state as key and value.
+//! The metadata log: small durable state as key and value, all of it in memory.
 //!
-//! The whole map is one checksummed image. A commit writes a new image beside the current one and
-//! takes its place with a rename, so that a crash leaves either the old or the new one.
+//! A commit is one frame in `<n>.log`, durable when [`MetaLog::commit`] returns. When the file is
+//! twice as large as what lives in it, the state is written to a new file under a temporary name,
+//! synced, renamed to `<n+1>.log`, and only then the old one is removed: a file with that suffix is
+//! always complete. So a newest file that cannot be read is damage, and never an excuse to take an
+//! older one.
+
+mod batch;
+mod error;
+mod read;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
+pub use batch::MetaBatch;
+pub use error::{MetaCut, MetaError};
 
-use crate::format::cursor::Cursor;
-use crate::format::file_header::{self, FileHeader, FileKind};
-use crate::format::{FormatError, varint};
-use crate::io::{Env, OpenMode};
+use crate::format::file_header::{FileHeader, FileKind};
+use crate::format::frame::{FrameHead, FrameKind, HEAD_BYTES};
+use crate::ids::Lsn;
+use crate::io::{Env, IoFile, OpenMode};
+use crate::wal::log_file::{self, END_BYTES, FRAMES_OFFSET, frame_head, header_block, seal_frame};
 
-const CURRENT: &str = "current.meta";
-const TEMPORARY: &str = "new.meta";
+/// Suffix of complete files.
+const SUFFIX: &str = ".log";
+/// Suffix of a file that is being written.
+const TEMPORARY_SUFFIX: &str = ".tmp";
+/// Flag of the frames that a file starts with: the state when it was written.
+const SNAPSHOT: u16 = 1;
+/// Flag of the last of them.
+const SNAPSHOT_END: u16 = 2;
+/// A snapshot is cut into frames of about this size.
+const SNAPSHOT_FRAME_BYTES: usize = 1 << 20;
+/// Disk space is reserved in steps of this size, before a commit needs it.
+const ALLOCATE_BYTES: u64 = 256 << 10;
+/// A file is not worth compacting before it has this many bytes of commits.
+const COMPACT_BYTES_MIN: u64 = 64 << 10;
+/// Largest commit.
+const BATCH_BYTES_MAX: u64 = 1 << 30;
 
-/// Changes that become durable together.
-#[derive(Debug, Default)]
-pub struct MetaBatch {
-    changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-}
-
-impl MetaBatch {
-    /// Sets a value.
-    pub fn put(&mut self, key: &[u8], value: &[u8]) {
-        self.changes.push((key.to_vec(), Some(value.to_vec())));
-    }
-
-    /// Removes a value.
-    pub fn delete(&mut self, key: &[u8]) {
-        self.changes.push((key.to_vec(), None));
-    }
-}
-
-/// The metadata could not be read. Nothing was changed.
-#[derive(Debug)]
-pub enum MetaError {
-    /// The system failed a call.
-    Io {
-        /// The file.
-        file: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// A newer version wrote it.
-    NewerVersion {
-        /// The file.
-        file: PathBuf,
-        /// Version found.
-        found: u16,
-        /// Newest version this build reads.
-        supported: u16,
-    },
-    /// It does not match its checksum, belongs to another store, or is missing.
-    Damaged {
-        /// The file.
-        file: PathBuf,
-        /// What was found.
-        what: String,
-    },
-}
-
-impl MetaError {
-    /// The file concerned.
-    pub fn file(&self) -> &Path {
-        match self {
-            MetaError::Io { file, .. }
-            | MetaError::NewerVersion { file, .. }
-            | MetaError::Damaged { file, .. } => file,
-        }
-    }
-}
-
-impl fmt::Display for MetaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            MetaError::Io { file, source } => write!(f, "{}: {source}", file.display()),
-            MetaError::NewerVersion {
-                file,
-                found,
-                supported,
-            } => write!(
-                f,
-                "{} has version {found}, this build reads up to {supported}",
-                file.display()
-            ),
-            MetaError::Damaged { what, .. } => write!(f, "the metadata is damaged: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for MetaError {}
-
-/// The durable map.
+/// See the [module](self). One writer; the owner keeps it behind a lock of its own that readers of
+/// other state do not need, because commits do I/O.
 pub struct MetaLog {
     env: Env,
     dir: PathBuf,
     store_uuid: u128,
-    commits: u64,
     map: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Encoded bytes of `map`.
+    live_bytes: u64,
+    file: Current,
+    /// Compaction is due when the file's frames reach this.
+    compact_at: u64,
+    cut: Option<MetaCut>,
+    /// The number of the next file.
+    next_no: u64,
+    /// A commit or the directory is in an unknown state on disk: a newer file settles it.
+    in_doubt: bool,
+}
+
+/// The file that takes commits.
+struct Current {
+    no: u64,
+    file: Arc<dyn IoFile>,
+    epoch: u64,
+    allocated: u64,
+    /// Where the next frame goes.
+    offset: u64,
+    next_lsn: Lsn,
+    prev_digest: u64,
 }
 
 impl MetaLog {
-    /// Creates an empty map in an empty directory; durable on return.
+    /// Starts a log in a directory that has none.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if it has one, or what the system says.
     pub fn create(env: &Env, dir: &Path, store_uuid: u128) -> io::Result<MetaLog> {
-        let (env, dir) = (env.clone(), dir.to_path_buf());
-        let mut meta = MetaLog {
-            env,
-            dir,
-            store_uuid,
-            commits: 0,
-            map: BTreeMap::new(),
-        };
-        meta.commit(&MetaBatch::default())?;
-        Ok(meta)
+        env.io.create_dir_all(dir)?;
+        if !log_file::list(env, dir, SUFFIX)?.is_empty() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        remove_temporary(env, dir)?;
+        let map = BTreeMap::new();
+        let (file, temporary) = write_snapshot(env, dir, store_uuid, 1, Lsn(1), &map)?;
+        publish(env, dir, 1, &temporary)?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            env.io.sync_dir(parent)?;
+        }
+        Ok(MetaLog::with_state(env, dir, store_uuid, map, file, None))
     }
 
-    /// Reads the map of an existing store.
+    /// Opens the log in `dir`.
+    ///
+    /// # Errors
+    /// `Absent` if there is none, `Damaged` if it cannot be read completely; nothing is changed
+    /// then. A torn last commit is cut and reported by [`MetaLog::cut`].
     pub fn open(env: &Env, dir: &Path, store_uuid: u128) -> Result<MetaLog, MetaError> {
-        let file = dir.join(CURRENT);
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => MetaError::Damaged {
-                file: file.clone(),
-                what: "the file is missing".into(),
-            },
-            _ => MetaError::Io {
-                file: file.clone(),
-                source,
-            },
+        let files = log_file::list(env, dir, SUFFIX).map_err(MetaError::io(dir))?;
+        let Some((no, path)) = files.last() else {
+            return Err(MetaError::Absent {
+                dir: dir.to_owned(),
+            });
         };
-        let opened = env.io.open(&file, OpenMode::Read).map_err(failed)?;
-        let len = opened.len().map_err(failed)?;
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        let read = opened.read_at(&mut bytes, 0).map_err(failed)?;
-        bytes.truncate(read);
-        let (commits, map) = decode(&bytes, store_uuid).map_err(|error| match error {
-            FormatError::NewerVersion {
-                found, supported, ..
-            } => MetaError::NewerVersion {
-                file: file.clone(),
-                found,
-                supported,
-            },
-            error => MetaError::Damaged {
-                file: file.clone(),
-                what: error.to_string(),
-            },
-        })?;
-        Ok(MetaLog {
-            env: env.clone(),
-            dir: dir.to_path_buf(),
-            store_uuid,
-            commits,
-            map,
-        })
+        let found = read::read(env, path, *no, store_uuid)?;
+        // Whatever has a lower number was complete before this one was begun.
+        for (_, old) in &files[..files.len() - 1] {
+            env.io.remove(old).map_err(MetaError::io(old))?;
+        }
+        remove_temporary(env, dir).map_err(MetaError::io(dir))?;
+        let file = env
+            .io
+            .open(path, OpenMode::ReadWrite)
+            .map_err(MetaError::io(path))?;
+        let allocated = file.len().map_err(MetaError::io(path))?;
+        let current = Current {
+            no: *no,
+            file,
+            epoch: found.epoch,
+            allocated,
+            offset: found.end,
+            next_lsn: found.next_lsn,
+            prev_digest: found.digest,
+        };
+        let mut log = MetaLog::with_state(env, dir, store_uuid, found.map, current, found.cut);
+        if log.cut.is_some() {
+            // Nothing is written behind a torn frame: the state moves to a clean file.
+            log.compact().map_err(MetaError::io(path))?;
+        }
+        Ok(log)
     }
 
-    /// A value.
+    fn with_state(
+        env: &Env,
+        dir: &Path,
+        store_uuid: u128,
+        map: BTreeMap<Vec<u8>, Vec<u8>>,
+        file: Current,
+        cut: Option<MetaCut>,
+    ) -> MetaLog {
+        let next_no = file.no + 1;
+        let live_bytes = map
+            .iter()
+            .map(|(key, value)| batch::put_bytes(key, value))
+            .sum();
+        MetaLog {
+            env: env.clone(),
+            dir: dir.to_owned(),
+            store_uuid,
+            map,
+            live_bytes,
+            file,
+            compact_at: 2 * live_bytes + COMPACT_BYTES_MIN,
+            cut,
+            next_no,
+            in_doubt: false,
+        }
+    }
+
+    /// The value of `key`.
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
         self.map.get(key).map(Vec::as_slice)
     }
 
-    /// All values whose keys start with `prefix`, in key order.
-    pub fn scan_prefix(&self, prefix: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        let prefix = prefix.to_vec();
+    /// All keys that start with `prefix`, in order, with their values.
+    pub fn scan_prefix<'a>(
+        &'a self,
+        prefix: &'a [u8],
+    ) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         self.map
-            .range::<[u8], _>(from)
+            .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix))
             .map(|(key, value)| (key.as_slice(), value.as_slice()))
-            .take_while(move |(key, _)| key.starts_with(&prefix))
     }
 
-    /// Makes changes durable as one unit. After an error the map is what it was before, on disk and
-    /// in memory.
+    /// Makes a batch durable, all of it or nothing.
+    ///
+    /// # Errors
+    /// `StorageFull` if there is no space: nothing has changed. After any other error it is unknown
+    /// whether a restart would find the batch; this value still shows the state before it, and the
+    /// next commit first writes that state to a new file, so it never builds on what the failed one
+    /// left. Either way a later try may succeed.
     pub fn commit(&mut self, batch: &MetaBatch) -> io::Result<()> {
-        let mut undo = Vec::with_capacity(batch.changes.len());
-        for (key, value) in &batch.changes {
-            let old = match value {
-                Some(value) => self.map.insert(key.clone(), value.clone()),
-                None => self.map.remove(key),
-            };
-            undo.push((key.clone(), old));
+        if batch.is_empty() {
+            return Ok(());
         }
-        let written = self.write();
-        if written.is_err() {
-            for (key, old) in undo.into_iter().rev() {
-                match old {
-                    Some(value) => self.map.insert(key, value),
-                    None => self.map.remove(&key),
-                };
-            }
+        if batch.bytes() > BATCH_BYTES_MAX {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
-        written
+        if self.in_doubt {
+            self.compact()?;
+        }
+        let frame_bytes = HEAD_BYTES as u64 + batch.bytes();
+        // The mark behind the frame and the zeros that end the file are reserved with it.
+        let needed = self.file.offset + frame_bytes + HEAD_BYTES as u64 + END_BYTES as u64;
+        if needed > self.file.allocated {
+            let allocated = needed.next_multiple_of(ALLOCATE_BYTES);
+            self.file.file.allocate(allocated)?;
+            self.file.allocated = allocated;
+        }
+        if let Err(error) = self.file.commit(batch.encoded()) {
+            self.in_doubt = true;
+            return Err(error);
+        }
+        self.apply(batch);
+        if self.file.offset - FRAMES_OFFSET >= self.compact_at {
+            self.compact_or_wait();
+        }
+        Ok(())
     }
 
-    fn write(&mut self) -> io::Result<()> {
-        let io = &self.env.io;
-        let temporary = self.dir.join(TEMPORARY);
-        match io.remove(&temporary) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+    /// What was cut off when the log was opened.
+    pub fn cut(&self) -> Option<&MetaCut> {
+        self.cut.as_ref()
+    }
+
+    /// Encoded bytes of the keys and values.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// Bytes of the file's frames.
+    pub fn file_bytes(&self) -> u64 {
+        self.file.offset - FRAMES_OFFSET
+    }
+
+    fn apply(&mut self, batch: &MetaBatch) {
+        let mut live = self.live_bytes;
+        let applied = read::apply(batch.encoded(), &mut self.map, &mut live);
+        debug_assert_eq!(applied, Ok(()), "a batch decodes as it was encoded");
+        self.live_bytes = live;
+    }
+
+    /// A failed compaction is not worth failing the commit before it, which is durable.
+    fn compact_or_wait(&mut self) {
+        if let Err(error) = self.compact() {
+            tracing::warn!(%error, "the metadata log could not be compacted");
+            self.compact_at = self.file_bytes() + self.file_bytes() / 2;
         }
-        let image = encode(self.commits + 1, self.store_uuid, &self.map);
-        let file = io.open(&temporary, OpenMode::CreateNew)?;
-        file.write_at(&image, 0)?;
-        file.sync_data()?;
-        io.rename(&temporary, &self.dir.join(CURRENT))?;
-        io.sync_dir(&self.dir)?;
-        self.commits += 1;
+    }
+
+    /// Writes the state to a new file, which counts from then on.
+    fn compact(&mut self) -> io::Result<()> {
+        let no = self.next_no;
+        self.next_no += 1;
+        let lsn = self.file.next_lsn;
+        let written = write_snapshot(&self.env, &self.dir, self.store_uuid, no, lsn, &self.map);
+        let (file, temporary) = written.inspect_err(|_| {
+            // It has the temporary name, so the log is as it was. A rest is removed later.
+            let _ = remove_temporary(&self.env, &self.dir);
+        })?;
+        // From the rename until the directory is synced, either file may be the newest one.
+        self.in_doubt = true;
+        publish(&self.env, &self.dir, no, &temporary)?;
+        self.in_doubt = false;
+        self.file = file;
+        self.compact_at = 2 * self.live_bytes + COMPACT_BYTES_MIN;
+        self.remove_older(no);
+        Ok(())
+    }
+
+    /// An older file that stays does no harm: the newest one counts.
+    fn remove_older(&self, no: u64) {
+        let remove = || -> io::Result<()> {
+            for (older, path) in log_file::list(&self.env, &self.dir, SUFFIX)? {
+                if older < no {
+                    self.env.io.remove(&path)?;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = remove() {
+            tracing::warn!(%error, "cannot remove an old metadata file");
+        }
+    }
+}
+
+impl Current {
+    /// Writes a commit and syncs it; then, without a sync, a mark that says so.
+    fn commit(&mut self, payload: &[u8]) -> io::Result<()> {
+        self.write(FrameKind::Meta, 0, payload)?;
+        self.file.sync_data()?;
+        self.write(FrameKind::Mark, 0, &[])
+    }
+
+    fn write(&mut self, kind: FrameKind, flags: u16, payload: &[u8]) -> io::Result<()> {
+        let op_count = u32::from(kind == FrameKind::Meta);
+        let durable_lsn = Lsn(self.next_lsn.0 - 1);
+        let head = frame_head(kind, self.next_lsn, op_count, durable_lsn, self.prev_digest);
+        let mut frame = vec![0; HEAD_BYTES];
+        frame.extend_from_slice(payload);
+        let head = seal_frame(&mut frame, self.epoch, FrameHead { flags, ..head });
+        self.file.write_at(&frame, self.offset)?;
+        self.offset += head.frame_bytes();
+        self.next_lsn = head.next_lsn();
+        self.prev_digest = head.digest(self.epoch);
         Ok(())
     }
 }
 
-/// File header, `digest8` of the rest (seeded by its length), then per entry `key_len~ value_len~`
-/// and both.
-fn encode(commits: u64, store_uuid: u128, map: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<u8> {
+/// Writes the whole state to a new file under its temporary name and syncs it.
+fn write_snapshot(
+    env: &Env,
+    dir: &Path,
+    store_uuid: u128,
+    no: u64,
+    lsn: Lsn,
+    map: &BTreeMap<Vec<u8>, Vec<u8>>,
+) -> io::Result<(Current, PathBuf)> {
+    remove_temporary(env, dir)?;
+    let path = dir.join(log_file::file_name(no, TEMPORARY_SUFFIX));
+    let file = env.io.open(&path, OpenMode::CreateNew)?;
+    let epoch = env.entropy.next_u64();
     let header = FileHeader {
         kind: FileKind::Meta,
         store_uuid,
-        file_no: 0,
-        epoch: commits,
-        base: 0,
+        file_no: no,
+        epoch,
+        base: lsn.0,
     };
-    let mut out = header.encode().to_vec();
-    out.extend_from_slice(&[0; 8]);
-    let start = out.len();
+    file.write_at(&header_block(&header), 0)?;
+    let mut current = Current {
+        no,
+        file,
+        epoch,
+        allocated: 0,
+        offset: FRAMES_OFFSET,
+        next_lsn: lsn,
+        prev_digest: 0,
+    };
+    let mut payload = Vec::new();
     for (key, value) in map {
-        varint::encode(key.len() as u64, &mut out);
-        varint::encode(value.len() as u64, &mut out);
-        out.extend_from_slice(key);
-        out.extend_from_slice(value);
-    }
-    let digest = xxh3_64(&out[start..]);
-    out[file_header::BYTES..start].copy_from_slice(&digest.to_le_bytes());
-    out
-}
-
-type Image = (u64, BTreeMap<Vec<u8>, Vec<u8>>);
-
-fn decode(bytes: &[u8], store_uuid: u128) -> Result<Image, FormatError> {
-    let header = FileHeader::decode(bytes)?;
-    if header.kind != FileKind::Meta || header.store_uuid != store_uuid {
-        return Err(FormatError::OutOfRange {
-            what: "identity of the metadata",
-        });
-    }
-    let mut input = Cursor::new(
-        bytes
-            .get(file_header::BYTES..)
-            .ok_or(FormatError::Truncated)?,
-    );
-    let stored = input.u64()?;
-    let computed = xxh3_64(input.rest());
-    if stored != computed {
-        return Err(FormatError::ChecksumMismatch {
-            what: "metadata",
-            stored,
-            computed,
-        });
-    }
-    let mut map = BTreeMap::new();
-    while !input.rest().is_empty() {
-        let key_len = input.varint()?;
-        let value_len = input.varint()?;
-        let key = input.bytes(key_len)?.to_vec();
-        map.insert(key, input.bytes(value_len)?.to_vec());
-    }
-    Ok((header.epoch, map))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::io::sim::{CrashMatrix, SimClock, SimDisk};
-
-    fn env(disk: &SimDisk) -> Env {
-        Env::simulated(disk, &SimClock::new(0), 1)
-    }
-
-    fn batch(n: u8) -> MetaBatch {
-        let mut batch = MetaBatch::default();
-        batch.put(&[b'k', n % 3], &[n; 40]);
-        batch.delete(&[b'k', (n + 1) % 3]);
-        batch
-    }
-
-    fn contents(meta: &MetaLog) -> Vec<(Vec<u8>, Vec<u8>)> {
-        meta.scan_prefix(b"k")
-            .map(|(k, v)| (k.to_vec(), v.to_vec()))
-            .collect()
-    }
-
-    #[test]
-    fn a_commit_is_all_or_nothing_wherever_the_power_goes() {
-        let dir = Path::new("/meta");
-        let report = CrashMatrix::new(3)
-            .run(
-                |disk| {
-                    let mut states = Vec::new();
-                    let env = env(disk);
-                    if env.io.create_dir_all(dir).is_err() {
-                        return states;
-                    }
-                    let Ok(mut meta) = MetaLog::create(&env, dir, 9) else {
-                        return states;
-                    };
-                    states.push((true, contents(&meta)));
-                    for n in 0..5 {
-                        let committed = meta.commit(&batch(n)).is_ok();
-                        let mut next = meta.map.clone();
-                        if !committed {
-                            for (key, value) in batch(n).changes {
-                                match value {
-                                    Some(value) => next.insert(key, value),
-                                    None => next.remove(&key),
-                                };
-                            }
-                        }
-                        states.push((committed, next.into_iter().collect()));
-                        if !committed {
-                            break;
-                        }
-                    }
-                    states
-                },
-                |survivor, states, _| {
-                    let Some(acked) = states.iter().rposition(|(committed, _)| *committed) else {
-                        return Ok(());
-                    };
-                    let meta = MetaLog::open(&env(&survivor), dir, 9).map_err(|e| e.to_string())?;
-                    let found = contents(&meta);
-                    match states[acked..].iter().any(|(_, state)| *state == found) {
-                        true => Ok(()),
-                        false => Err(format!("{found:?} is none of {:?}", &states[acked..])),
-                    }
-                },
-            )
-            .unwrap_or_else(|failure| panic!("{failure}"));
-        assert!(report.points > 10);
-    }
-
-    #[test]
-    fn every_flipped_bit_is_noticed_and_nothing_is_changed() {
-        let disk = SimDisk::new(1);
-        let dir = Path::new("/meta");
-        env(&disk).io.create_dir_all(dir).expect("directory");
-        let mut meta = MetaLog::create(&env(&disk), dir, 9).expect("created");
-        meta.commit(&batch(1)).expect("committed");
-        let path = dir.join(CURRENT);
-        let len = disk.read_file(&path).expect("file").len();
-        // Bytes the header keeps for later are the only ones without a meaning.
-        for offset in 0..len as u64 {
-            for bit in 0..8 {
-                let damaged = disk.fork();
-                damaged.corrupt(&path, offset, 1 << bit).expect("flipped");
-                let before = damaged.read_file(&path).expect("file");
-                let opened = MetaLog::open(&env(&damaged), dir, 9);
-                assert!(opened.is_err(), "bit {bit} of byte {offset}");
-                assert_eq!(damaged.read_file(&path).expect("file"), before);
-            }
+        if payload.len() >= SNAPSHOT_FRAME_BYTES {
+            current.write(FrameKind::Meta, SNAPSHOT, &payload)?;
+            payload.clear();
         }
+        batch::encode_put(key, value, &mut payload);
     }
+    current.write(FrameKind::Meta, SNAPSHOT | SNAPSHOT_END, &payload)?;
+    current.file.sync_data()?;
+    current.allocated = current.file.len()?;
+    Ok((current, path))
+}
+
+/// Gives a complete file its name.
+fn publish(env: &Env, dir: &Path, no: u64, temporary: &Path) -> io::Result<()> {
+    env.io
+        .rename(temporary, &dir.join(log_file::file_name(no, SUFFIX)))?;
+    env.io.sync_dir(dir)
+}
+
+fn remove_temporary(env: &Env, dir: &Path) -> io::Result<()> {
+    for (_, path) in log_file::list(env, dir, TEMPORARY_SUFFIX)? {
+        env.io.remove(&path)?;
+    }
+    Ok(())
 }

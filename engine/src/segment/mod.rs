@@ -14,7 +14,7 @@ mod reader;
 mod rebuild;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 mod writer;
 

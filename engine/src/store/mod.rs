@@ -36,7 +36,7 @@ use crate::stream::state::StreamData;
 use crate::stream::{ChangeError, Stream};
 use crate::ticket::Ticket;
 use crate::wal::metrics::CommitCounts;
-use crate::wal::{Class, Committer, DurableBatch, Step, StreamGate};
+use crate::wal::{Committer, DurableBatch, Step, StreamGate};
 
 /// A durable log store. Cheap to clone; the last clone that is dropped closes it.
 #[derive(Clone)]
@@ -240,9 +240,9 @@ impl Store {
         self.inner.shared.queue.metrics().counts()
     }
 
-    /// Blocks until an append would find room in the commit queue, or the store stopped.
+    /// Blocks while appends answer [`crate::AppendError::Busy`], at most about a second.
     pub fn wait_room(&self) {
-        let _ = self.inner.shared.queue.wait_room(Class::Append);
+        self.inner.shared.wait_room();
     }
 
     /// Does all pending background work and returns; for [`Threads::Manual`].

@@ -140,15 +140,7 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
 fn meta_error(error: MetaError) -> OpenError {
     match error {
         MetaError::Io { file, source } => OpenError::io(file, source),
-        MetaError::NewerVersion {
-            file,
-            found,
-            supported,
-        } => OpenError::NewerVersion {
-            file,
-            found: u64::from(found),
-            supported: u64::from(supported),
-        },
+        MetaError::NewerVersion { file, source } => newer(file, &source),
         other => OpenError::Damaged {
             file: other.file().to_path_buf(),
             what: other.to_string(),
@@ -323,6 +315,8 @@ fn serve(
             data.dirty_since = consumer.dirty_since;
             data.config_dirty = false;
         }
+        let filters = built.lock().filters().clone();
+        core.lock().set_interest(consumer_id, Some(filters));
         core.lock_consumers().insert(built.name.clone(), built);
     }
     Ok(core)

@@ -14,6 +14,9 @@ use crate::stream::core::{append_error, change_error};
 use crate::stream::{AppendError, ChangeError};
 use crate::wal::{Class, CommitQueue, DurableBatch, EnqueueError, StreamGate};
 
+/// Longest wait for tails to shrink before an append is tried again.
+const TAIL_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// Called after each commit batch.
 pub(crate) type Observer = Arc<dyn Fn(&DurableBatch<'_>) + Send + Sync>;
 
@@ -29,6 +32,9 @@ pub(crate) struct StoreShared {
     tail_ram: AtomicU64,
     tail_ram_budget: u64,
     log_bytes_max: u64,
+    /// Appends that wait for tails to shrink.
+    tail_room: Condvar,
+    tail_waiters: Mutex<()>,
     /// Set while checkpoints fail for lack of disk space.
     pub out_of_space: AtomicBool,
     pub wake: Wake,
@@ -97,6 +103,8 @@ impl StoreShared {
                 .wal
                 .file_bytes
                 .saturating_mul(u64::from(options.wal.files_max)),
+            tail_room: Condvar::new(),
+            tail_waiters: Mutex::default(),
             out_of_space: AtomicBool::new(false),
             wake: Wake::default(),
             observers: RwLock::new(Arc::from([])),
@@ -108,7 +116,7 @@ impl StoreShared {
     /// Whether an append may be given a sequence now (A9, A10).
     pub fn room_for_append(&self) -> Result<(), AppendError> {
         self.queue.room(Class::Append).map_err(append_error)?;
-        if self.tail_ram() > self.tail_ram_budget.saturating_mul(2) {
+        if self.tails_full() {
             self.wake.ask();
             let full = self.out_of_space.load(Ordering::Relaxed);
             return Err(if full {
@@ -146,6 +154,31 @@ impl StoreShared {
         self.tail_ram.load(Ordering::Relaxed)
     }
 
+    /// True when tails hold so much that appends have to wait for a checkpoint.
+    fn tails_full(&self) -> bool {
+        self.tail_ram() > self.tail_ram_budget.saturating_mul(2)
+    }
+
+    /// Blocks while appends are refused as busy: the queue or the tails are full, and that can end.
+    pub fn wait_room(&self) {
+        // When the store stopped, the next append says so.
+        let _ = self.queue.wait_room(Class::Append);
+        let waiting = self
+            .tail_waiters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let full = |_: &mut ()| {
+            let hopeless =
+                self.out_of_space.load(Ordering::Relaxed) || self.queue.stopped().is_some();
+            self.tails_full() && !hopeless
+        };
+        // The wait is bounded: whatever ends it, the append is tried again.
+        let waited = self
+            .tail_room
+            .wait_timeout_while(waiting, TAIL_WAIT_MAX, full);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// True when tails should be flushed: at half the budget, so that appends go on meanwhile.
     pub fn wants_flush(&self) -> bool {
         self.tail_ram() > self.tail_ram_budget / 2
@@ -160,6 +193,9 @@ impl StoreShared {
             }
         } else {
             self.tail_ram.fetch_sub(before - after, Ordering::Relaxed);
+            if !self.tails_full() {
+                self.tail_room.notify_all();
+            }
         }
     }
 

@@ -176,15 +176,23 @@ impl StreamCore {
             crc,
         };
         let size = data.size_of(subject.len(), headers.len(), payload.len());
+        let mut trim_to = trim_to;
+        if !data.has_interest(subject) {
+            // It takes its sequence and its id, and leaves at once (T-33, T-85, T-86).
+            scratch
+                .victims
+                .push((seq.0, u32::try_from(size).unwrap_or(u32::MAX)));
+            trim_to = trim_to.map(|_| seq.0 + 1);
+        }
         let freed = ranges_of(&mut scratch.victims, &mut scratch.ranges);
         let removal = Removal {
             trim_to,
             ranges: &scratch.ranges,
             freed,
-            data,
+            totals: removal_totals(data, trim_to, seq, size),
         };
         let lsn = self.log_append(&record, &removal)?;
-        let (trim_msgs, trim_bytes) = (data.msgs, data.bytes);
+        let (trim_msgs, trim_bytes) = removal_totals(data, trim_to, seq, size);
         let ram_before = data.tail.ram_bytes();
         data.apply_append(&record, size, id);
         if let Some(first) = trim_to {
@@ -230,7 +238,7 @@ impl StreamCore {
                 .encode(out);
                 if let Some(first) = removal.trim_to {
                     let first_seq = Seq(first);
-                    let (msgs, bytes) = (removal.data.msgs, removal.data.bytes);
+                    let (msgs, bytes) = removal.totals;
                     Op::Trim {
                         stream,
                         first_seq,
@@ -275,11 +283,20 @@ impl StreamCore {
     }
 }
 
+/// Messages and bytes that a rollup of the whole stream removes: everything before `seq`, and with it
+/// the new message itself if nobody wants it.
+fn removal_totals(data: &StreamData, trim_to: Option<u64>, seq: Seq, size: u64) -> (u64, u64) {
+    match trim_to {
+        Some(first) if first > seq.0 => (data.msgs + 1, data.bytes + size),
+        _ => (data.msgs, data.bytes),
+    }
+}
+
 struct Removal<'a> {
     trim_to: Option<u64>,
     ranges: &'a [SeqRange],
     freed: u64,
-    data: &'a StreamData,
+    totals: (u64, u64),
 }
 
 impl StreamData {

@@ -10,10 +10,10 @@ use super::core::StreamCore;
 use super::read::Resolved;
 use super::snapshot::put_consumer_config;
 use super::types::ChangeError;
-use crate::config::{ConfigError, Retention};
+use crate::config::ConfigError;
 use crate::consumer::{
-    AckOutcome, Acked, BlockReason, ConsumerConfig, ConsumerState, ConsumerStateInfo, Notice,
-    PendingCount, Plan, Purge, RemovalReason,
+    AckOutcome, AckPolicy, Acked, BlockReason, ConsumerConfig, ConsumerState, ConsumerStateInfo,
+    Notice, PendingCount, Plan, Purge, RemovalReason,
 };
 use crate::error::ReadError;
 use crate::format::op::Op;
@@ -296,16 +296,20 @@ impl ConsumerCore {
         let seq = message.seq;
         // Counted before the delivery moves the position, so that the count covers this message.
         let before = self.num_pending()?;
-        let delivered = {
+        let (delivered, ack) = {
             let mut data = self.lock();
             let Ok(delivered) = data.state.deliver_new(from, seq, now) else {
                 return Ok(None);
             };
             data.pending.delivered(seq);
-            delivered
+            (delivered, data.state.config().ack)
         };
         let (consumer_seq, deliveries) = (delivered.consumer_seq, delivered.deliveries);
         let num_pending = before.saturating_sub(1);
+        if ack == AckPolicy::None {
+            // Delivered counts as acknowledged (T-68).
+            stream.release(&Acked::One(seq))?;
+        }
         let delivery = Delivery {
             message,
             consumer_seq,
@@ -384,19 +388,8 @@ impl ConsumerCore {
             let outcome = change(&mut data.state);
             (outcome, self.log_events(&stream, &mut data)?)
         };
-        if let AckOutcome::Applied(acked) = &outcome
-            && stream.lock().config.retention == Retention::WorkQueue
-        {
-            let seqs: Vec<u64> = match acked {
-                Acked::Nothing => Vec::new(),
-                Acked::One(seq) => vec![seq.0],
-                Acked::Many(seqs) => seqs.iter().collect(),
-            };
-            for seq in seqs {
-                if let Some(removed) = stream.delete(seq)? {
-                    lsn = lsn.max(removed.lsn);
-                }
-            }
+        if let AckOutcome::Applied(acked) = &outcome {
+            lsn = lsn.max(stream.release(acked)?);
         }
         Ok(AckResult { outcome, lsn })
     }
@@ -502,6 +495,7 @@ impl ConsumerCore {
         };
         data.state.update_config(config);
         data.config_dirty = true;
+        stream.lock().set_interest(self.id, Some(filters.clone()));
         data.set_filters(filters);
         Ok(lsn)
     }
@@ -516,6 +510,10 @@ impl ConsumerData {
     pub fn touched(&mut self, lsn: Lsn) {
         self.last_lsn = lsn;
         self.dirty_since.get_or_insert(lsn);
+    }
+
+    pub fn filters(&self) -> &Arc<[Filter]> {
+        &self.filters
     }
 
     fn set_filters(&mut self, filters: Arc<[Filter]>) {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::error::ReadError;
 use crate::ids::SegmentId;
-use crate::index::Run;
+use crate::index::MemoryRun as Run;
 use crate::segment::Segment;
 
 /// A sealed data file with its subjects.

@@ -156,6 +156,7 @@ impl Stream {
             lsn
         };
         self.core.enforce_limits()?;
+        self.core.drop_unneeded()?;
         self.core.shared.wake.ask();
         Ok(self.ticket(lsn))
     }
@@ -208,6 +209,8 @@ impl Stream {
         let state = ConsumerState::new(config, &start);
         let core = ConsumerCore::new(id, created, &self.core, state)?;
         let lsn = self.log_consumer(&core, created)?;
+        let filters = core.lock().filters().clone();
+        self.core.lock().set_interest(id, Some(filters));
         consumers.insert(core.name.clone(), core.clone());
         Ok((
             Consumer {
@@ -279,6 +282,10 @@ impl Stream {
         }
         data.deleted = true;
         consumers.remove(name);
+        self.core.lock().set_interest(core.id, None);
+        drop(data);
+        drop(consumers);
+        self.core.drop_unneeded()?;
         Ok(self.ticket(lsn))
     }
 

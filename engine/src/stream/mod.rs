@@ -8,6 +8,7 @@ pub(crate) mod dedup;
 pub(crate) mod extent;
 mod front;
 mod handle;
+mod interest;
 mod prior;
 mod read;
 mod remove;

@@ -15,8 +15,9 @@ use super::tombstones::Tombstones;
 use crate::config::StreamConfig;
 use crate::format::op::SeqRange;
 use crate::format::record::Record;
-use crate::ids::{Lsn, Seq, TimestampNs};
+use crate::ids::{ConsumerId, Lsn, Seq, TimestampNs};
 use crate::limits::accounted_bytes;
+use crate::subject::Filter;
 
 /// How many removals are remembered for [`StreamData::removed_at_or_after`].
 const REMOVALS_REMEMBERED: usize = 1024;
@@ -58,6 +59,8 @@ pub(crate) struct StreamData {
     /// The configuration changed since the last checkpoint.
     pub config_dirty: bool,
     pub deleted: bool,
+    /// What each consumer wants, for interest retention.
+    pub interest: Vec<(ConsumerId, Arc<[Filter]>)>,
 }
 
 impl StreamData {
@@ -86,6 +89,7 @@ impl StreamData {
             dirty_since: None,
             config_dirty: true,
             deleted: false,
+            interest: Vec::new(),
         }
     }
 

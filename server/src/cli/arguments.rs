@@ -69,6 +69,8 @@ pub struct Arguments {
     #[arg(long)]
     pub(super) ephemeral: Option<bool>,
     #[arg(long)]
+    pub(super) salvage: Option<bool>,
+    #[arg(long)]
     pub(super) user: Option<String>,
     #[arg(long)]
     pub(super) pass: Option<String>,
@@ -129,6 +131,7 @@ impl Arguments {
         set(&mut config.jetstream.enabled, &self.jetstream);
         set(&mut config.jetstream.store_dir, &self.store_dir);
         set(&mut config.jetstream.ephemeral, &self.ephemeral);
+        set(&mut config.jetstream.salvage, &self.salvage);
         self.apply_log(config);
         self.apply_credentials(config)
     }

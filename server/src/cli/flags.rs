@@ -79,6 +79,7 @@ pub const FLAGS: &[Flag] = &[
     switch(&["jetstream", "js"]),
     value(&["store_dir", "sd"]),
     switch(&["ephemeral"]),
+    switch(&["salvage"]),
     value(&["user"]),
     value(&["pass"]),
     value(&["auth"]),

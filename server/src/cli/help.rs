@@ -38,6 +38,7 @@ JetStream options:
     -js, --jetstream                 Switch JetStream on
     -sd, --store_dir <dir>           Data directory (default: ./riverlog-data)
         --ephemeral                  Accept a data directory in memory, which a reboot empties
+        --salvage                    Open a damaged log, giving up exactly what is damaged
 
 Authorization options:
         --user <user>                User that clients need

@@ -130,6 +130,7 @@ fn store_and_access_flags() {
         c.jetstream.store_dir = "d".into();
         c.jetstream.ephemeral = true;
     });
+    check("--salvage", |c| c.jetstream.salvage = true);
     check("--user a --pass b", |c| {
         let user = User {
             name: "a".to_owned(),

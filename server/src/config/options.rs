@@ -184,6 +184,8 @@ pub struct JetStreamConfig {
     pub store_dir: PathBuf,
     /// Accept a data directory in memory.
     pub ephemeral: bool,
+    /// Give up exactly the damaged operations of a damaged log, and open the rest.
+    pub salvage: bool,
     /// Bytes for memory streams; `None`: 75 % of the machine's memory (LIM-001).
     pub memory_bytes_max: Option<u64>,
     /// Bytes for file streams; `None`: 75 % of the free space in `store_dir` (LIM-001).
@@ -213,6 +215,7 @@ impl Default for JetStreamConfig {
             enabled: false,
             store_dir: PathBuf::from(STORE_DIR_DEFAULT),
             ephemeral: false,
+            salvage: false,
             memory_bytes_max: None,
             file_bytes_max: None,
             domain: None,

@@ -192,6 +192,33 @@ pub struct JetStreamStats {
     pub bytes: u64,
 }
 
+/// Figures of the store since it was opened: the price of durability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct StoreStats {
+    /// Messages handed to the log.
+    pub append_ops: u64,
+    /// Their bytes.
+    pub append_bytes: u64,
+    /// Other operations (acknowledgements, configuration) handed to the log.
+    pub control_ops: u64,
+    /// Their bytes.
+    pub control_bytes: u64,
+    /// Writes of the log, each with many operations.
+    pub frames: u64,
+    /// Their bytes.
+    pub frame_bytes: u64,
+    /// Syncs of the log.
+    pub syncs: u64,
+    /// Time spent in them, in nanoseconds.
+    pub sync_ns: u64,
+    /// The slowest one, in nanoseconds.
+    pub sync_ns_max: u64,
+    /// Bytes of the log that are still needed.
+    pub log_used_bytes: u64,
+    /// How often operations had to wait for log space.
+    pub log_stalls: u64,
+}
+
 /// What `/jsz` wants to know about streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamDetailOptions {
@@ -275,6 +302,9 @@ pub struct JetStreamLimitsShown {
     pub strict: bool,
 }
 
+/// Reads the figures of the store.
+pub type StoreStatsSource = Box<dyn Fn() -> StoreStats + Send + Sync>;
+
 /// The state behind the endpoint.
 pub struct Monitor {
     config: RwLock<Arc<ServerConfig>>,
@@ -285,6 +315,7 @@ pub struct Monitor {
     identity: OnceLock<Identity>,
     server: OnceLock<Arc<dyn ServerMonitor>>,
     jetstream: OnceLock<(Arc<dyn JetStreamMonitor>, JetStreamLimitsShown)>,
+    store: OnceLock<StoreStatsSource>,
     usage: ProcessUsage,
     requests: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -302,6 +333,7 @@ impl Monitor {
             identity: OnceLock::new(),
             server: OnceLock::new(),
             jetstream: OnceLock::new(),
+            store: OnceLock::new(),
             usage: ProcessUsage::default(),
             requests: Mutex::new(BTreeMap::new()),
         }
@@ -325,6 +357,11 @@ impl Monitor {
         limits: JetStreamLimitsShown,
     ) {
         let _ = self.jetstream.set((jetstream, limits));
+    }
+
+    /// Sets the store; the first call counts.
+    pub fn set_store(&self, store: StoreStatsSource) {
+        let _ = self.store.set(store);
     }
 
     /// Shows a newly read configuration.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{JetStreamLimitsShown, Monitor, format, jsz, process};
+use super::{JetStreamLimitsShown, Monitor, StoreStats, format, jsz, process};
 use crate::cli::{NATS_VERSION, VERSION};
 
 /// Blocks of features that this server does not have are there and empty, as in the reference.
@@ -84,6 +84,8 @@ pub(super) struct Varz {
     system_account: Option<String>,
     slow_consumer_stats: ByKind,
     stale_connection_stats: ByKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<StoreStats>,
 }
 
 #[derive(Serialize)]
@@ -209,6 +211,7 @@ pub(super) fn varz(monitor: &Monitor, now: Timestamp) -> Varz {
         }),
         slow_consumer_stats: ByKind::clients(counters.slow_consumers),
         stale_connection_stats: ByKind::clients(counters.stale_connections),
+        store: monitor.store.get().map(|stats| stats()),
     }
 }
 

@@ -2,20 +2,26 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use riverlog_engine::{OpenError, Stopped, Store};
 
 use crate::auth::{Auth, User};
 use crate::config::ServerConfig;
 use crate::config::options::{AuthConfig, Credentials, WriteTimeout};
 use crate::monitor::{Identity, Monitor};
 use crate::run::core_monitor::CoreMonitor;
+use crate::run::store;
 use crate::server::{self, Options, Server, StartError};
 
 /// Why clients cannot be served.
 #[derive(Debug)]
 pub(super) enum BrokerError {
     Server(StartError),
+    Store(OpenError),
+    StoreStopped { stopped: Stopped, dir: PathBuf },
 }
 
 impl fmt::Display for BrokerError {
@@ -28,6 +34,12 @@ impl fmt::Display for BrokerError {
                 )
             }
             Self::Server(error) => error.fmt(f),
+            Self::Store(error) => write!(f, "cannot open the store: {error}"),
+            Self::StoreStopped { stopped, dir } => write!(
+                f,
+                "{stopped} in {}: nothing more is acknowledged; check the disk and start again",
+                dir.display()
+            ),
         }
     }
 }
@@ -35,6 +47,12 @@ impl fmt::Display for BrokerError {
 /// The running parts.
 pub(super) struct Broker {
     server: Server,
+    store: Option<OpenStore>,
+}
+
+struct OpenStore {
+    store: Store,
+    dir: PathBuf,
 }
 
 impl Broker {
@@ -46,17 +64,32 @@ impl Broker {
         let server = Server::new(options(config)).map_err(BrokerError::Server)?;
         tracing::info!("  Name:     {}", server.server_name());
         tracing::info!("  ID:       {}", server.server_id());
-        if config.jetstream.enabled {
+        let store = if config.jetstream.enabled {
+            let opened = store::open(&config.jetstream, monitor).await;
+            let dir = config.jetstream.store_dir.clone();
+            Some(OpenStore {
+                store: opened.map_err(BrokerError::Store)?,
+                dir,
+            })
+        } else {
+            None
+        };
+        if store.is_some() {
             tracing::error!("JetStream is not available");
         }
-        server.listen().await.map_err(BrokerError::Server)?;
+        let broker = Self { server, store };
+        if let Err(error) = broker.server.listen().await {
+            broker.stop().await;
+            return Err(BrokerError::Server(error));
+        }
+        let server = &broker.server;
         let identity = Identity {
             server_id: server.server_id().to_owned(),
             server_name: server.server_name().to_owned(),
             port: server.client_addr().port(),
         };
         monitor.set_server(identity, Arc::new(CoreMonitor::new(server.clone())));
-        Ok(Self { server })
+        Ok(broker)
     }
 
     pub(super) fn client_addr(&self) -> SocketAddr {
@@ -75,12 +108,21 @@ impl Broker {
 
     /// Resolves when a part has failed for good.
     pub(super) async fn failed(&self) -> BrokerError {
-        std::future::pending().await
+        match &self.store {
+            Some(OpenStore { store, dir }) => BrokerError::StoreStopped {
+                stopped: store::stopped(store).await,
+                dir: dir.clone(),
+            },
+            None => std::future::pending().await,
+        }
     }
 
-    /// Lets clients go, then closes the store.
+    /// Lets clients go, with the acknowledgements that are on their way, then closes the store.
     pub(super) async fn stop(&self) {
         self.server.shutdown().await;
+        if let Some(OpenStore { store, .. }) = &self.store {
+            store::close(store.clone()).await;
+        }
     }
 }
 

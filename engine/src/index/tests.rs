@@ -1,0 +1,429 @@
+//! A run answers like a plain map, and damage in it never changes an answer.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cache::Cache;
+use crate::ids::{Seq, StreamId, TimestampNs};
+use crate::io::Env;
+use crate::message::Message;
+use crate::segment::tests::memory::MemoryIo;
+use crate::segment::tests::{ID, Sample, Sealed, UUID};
+use crate::segment::{Codec, SegmentManifest};
+use crate::subject::Filter;
+use std::ops::ControlFlow;
+
+/// The model: what a run holds.
+type Model = BTreeMap<(StreamId, Vec<u8>), Vec<(Seq, u32)>>;
+
+const SOURCE: SegmentManifest = SegmentManifest {
+    id: ID,
+    file_bytes: 1,
+    footer_digest: 99,
+};
+
+struct Written {
+    io: Arc<MemoryIo>,
+    env: Env,
+    path: PathBuf,
+    model: Model,
+}
+
+impl Written {
+    fn new(model: Model) -> Written {
+        let (io, env) = MemoryIo::env();
+        let path = PathBuf::from("/7.idx");
+        let mut writer = RunWriter::new(&env, &path, UUID, &SOURCE).unwrap();
+        let mut entries: Vec<_> = model.iter().collect();
+        entries.sort_by(|((s1, a), _), ((s2, b), _)| s1.cmp(s2).then(compare_subjects(a, b)));
+        for ((stream, subject), postings) in entries {
+            writer.push(*stream, subject, postings).unwrap();
+        }
+        let sealed = writer.finish(0).unwrap();
+        assert_eq!(sealed.keys, model.len() as u64);
+        assert_eq!(sealed.file_bytes, io.content(&path).len() as u64);
+        Written {
+            io,
+            env,
+            path,
+            model,
+        }
+    }
+
+    fn open(&self) -> Result<Run, RunError> {
+        let cache = Arc::new(Cache::new(1 << 20, 8));
+        Run::open(&self.env, &self.path, UUID, &SOURCE, cache)
+    }
+}
+
+fn list(run: &Run, entry: &SubjectEntry, from: Seq) -> Result<Vec<(Seq, u32)>, RunError> {
+    let mut found = Vec::new();
+    run.postings(entry, from, &mut |seq, size| {
+        found.push((seq, size));
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+fn list_rev(run: &Run, entry: &SubjectEntry, to: Seq) -> Result<Vec<(Seq, u32)>, RunError> {
+    let mut found = Vec::new();
+    run.postings_rev(entry, to, &mut |seq, size| {
+        found.push((seq, size));
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
+}
+
+/// Compares all answers about one subject.
+fn check_entry(run: &Run, entry: &SubjectEntry, expect: &[(Seq, u32)]) -> Result<(), RunError> {
+    assert_eq!(entry.count, expect.len() as u64);
+    assert_eq!(
+        (entry.first, entry.last),
+        (expect[0].0, expect[expect.len() - 1].0)
+    );
+    assert_eq!(
+        entry.bytes,
+        expect.iter().map(|(_, s)| u64::from(*s)).sum::<u64>()
+    );
+    assert_eq!(list(run, entry, Seq(0))?, expect);
+    let middle = expect[expect.len() / 2].0;
+    let (before, after): (Vec<_>, Vec<_>) = expect.iter().partition(|(seq, _)| *seq < middle);
+    assert_eq!(list(run, entry, middle)?, after);
+    let mut before = before;
+    before.reverse();
+    assert_eq!(list_rev(run, entry, Seq(middle.0 - 1))?, before);
+    assert_eq!(list(run, entry, entry.last.next())?, vec![]);
+    Ok(())
+}
+
+/// Compares every answer with the model.
+fn check_all(run: &Run, model: &Model, filters: &[&str]) -> Result<(), RunError> {
+    for ((stream, subject), expect) in model {
+        let entry = run.lookup(*stream, subject)?.expect("a subject of the run");
+        check_entry(run, &entry, expect)?;
+        for absent in [&[subject, &b".x"[..]].concat(), &subject[1..].to_vec()] {
+            let is_known = model.contains_key(&(*stream, absent.clone()));
+            assert_eq!(run.lookup(*stream, absent)?.is_some(), is_known);
+        }
+    }
+    let mut streams: Vec<StreamId> = model.keys().map(|(stream, _)| *stream).collect();
+    streams.push(StreamId(u64::MAX - 1));
+    streams.dedup();
+    for stream in streams {
+        for text in filters {
+            let filter = Filter::new(text.as_bytes()).unwrap();
+            let mut found = BTreeMap::new();
+            let mut last: Option<Vec<u8>> = None;
+            run.matching(stream, &filter, &mut |subject, entry| {
+                let ascends = last
+                    .as_ref()
+                    .is_none_or(|last| compare_subjects(last, subject).is_lt());
+                assert!(ascends, "{text}: subjects in key order");
+                last = Some(subject.to_vec());
+                found.insert(subject.to_vec(), entry.clone());
+                ControlFlow::Continue(())
+            })?;
+            let expect: Vec<&Vec<u8>> = model
+                .keys()
+                .filter(|(s, subject)| *s == stream && filter.matches(subject))
+                .map(|(_, subject)| subject)
+                .collect();
+            assert_eq!(found.keys().collect::<Vec<_>>(), expect, "{text}");
+            for (subject, entry) in &found {
+                assert_eq!(entry.count, model[&(stream, subject.clone())].len() as u64);
+            }
+        }
+    }
+    Ok(())
+}
+
+const FILTERS: [&str; 8] = [">", "a.>", "*.b", "a.*.c", "b", "*", "a.b.>", "*.*.*"];
+
+fn arb_postings() -> impl Strategy<Value = Vec<(Seq, u32)>> {
+    let steps = prop_oneof![
+        6 => prop::collection::vec((1..20_u64, any::<u32>()), 1..4),
+        2 => prop::collection::vec((1..2000_u64, 0..5000_u32), 1..200),
+        1 => prop::collection::vec((1..1_u64 << 40, any::<u32>()), 400..3000),
+    ];
+    steps.prop_map(|steps| {
+        let mut seq = 0;
+        steps
+            .into_iter()
+            .map(|(step, size)| {
+                seq += step;
+                (Seq(seq), size)
+            })
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn answers_equal_a_map(
+        model in prop::collection::btree_map(
+            (0..4_u64, "[abc](\\.[abc]){0,4}|[a-z!-]{1,30}"),
+            arb_postings(),
+            1..80,
+        ),
+    ) {
+        let model: Model = model
+            .into_iter()
+            .map(|((stream, subject), p)| ((StreamId(stream), subject.into_bytes()), p))
+            .collect();
+        let written = Written::new(model);
+        check_all(&written.open().unwrap(), &written.model, &FILTERS).unwrap();
+    }
+
+    #[test]
+    fn garbage_is_an_error(bytes in prop::collection::vec(any::<u8>(), 0..9000)) {
+        let written = Written::new(small());
+        written.io.set(&written.path, bytes);
+        let is_damage = matches!(written.open(), Err(RunError::Damaged { .. }));
+        prop_assert!(is_damage);
+    }
+}
+
+/// One of each: single postings, short lists, a list in a shared page and one of several pages.
+fn small() -> Model {
+    let mut model = Model::new();
+    let mut add = |subject: &str, seqs: &mut dyn Iterator<Item = u64>| {
+        let postings = seqs.map(|seq| (Seq(seq), (seq % 1000) as u32)).collect();
+        model.insert((StreamId(3), subject.as_bytes().to_vec()), postings);
+    };
+    for n in 0..40 {
+        add(&format!("a.{n}.c"), &mut (n + 1..n + 2));
+    }
+    add("b", &mut (1..20));
+    add("a.b", &mut (1..400).step_by(3));
+    add("a.b.c", &mut (1..900).map(|n| n * 1000));
+    add("long", &mut (5..5000).map(|n| n * 70_000));
+    model
+}
+
+#[test]
+fn many_subjects_need_many_pages_and_few_reads() {
+    let mut model = Model::new();
+    for n in 0..30_000_u64 {
+        let subject = format!("sensor.{:04x}.{}", n * 40_503 % 65_536, n);
+        model.insert(
+            (StreamId(n % 2), subject.into_bytes()),
+            vec![(Seq(n + 1), 7)],
+        );
+    }
+    let written = Written::new(model);
+    let run = written.open().unwrap();
+    assert_eq!((run.keys(), run.postings_count()), (30_000, 30_000));
+    for ((stream, subject), expect) in written.model.iter().step_by(997) {
+        let cold = written.open().unwrap();
+        let before = written.io.reads();
+        let entry = cold.lookup(*stream, subject).unwrap().unwrap();
+        assert_eq!(written.io.reads() - before, 1, "a lookup reads one page");
+        check_entry(&cold, &entry, expect).unwrap();
+        let before = written.io.reads();
+        let absent = [subject, &b"x"[..]].concat();
+        assert_eq!(cold.lookup(*stream, &absent).unwrap(), None);
+        assert!(written.io.reads() - before <= 1);
+    }
+    // A wildcard starts at its literal tokens instead of reading every page.
+    let cold = written.open().unwrap();
+    let before = written.io.reads();
+    let mut found = 0;
+    let filter = Filter::new(b"sensor.00ff.>").unwrap();
+    cold.matching(StreamId(1), &filter, &mut |_, _| {
+        found += 1;
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let expect = written
+        .model
+        .keys()
+        .filter(|(stream, subject)| *stream == StreamId(1) && subject.starts_with(b"sensor.00ff."));
+    assert_eq!(found, expect.count());
+    assert!(written.io.reads() - before <= 2);
+}
+
+#[test]
+fn a_visit_can_stop() {
+    let written = Written::new(small());
+    let run = written.open().unwrap();
+    let mut seen = 0;
+    run.matching(StreamId(3), &Filter::all(), &mut |_, _| {
+        seen += 1;
+        if seen == 3 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })
+    .unwrap();
+    assert_eq!(seen, 3);
+    let entry = run.lookup(StreamId(3), b"long").unwrap().unwrap();
+    let mut last = None;
+    run.postings_rev(&entry, Seq(u64::MAX), &mut |seq, _| {
+        last = Some(seq);
+        ControlFlow::Break(())
+    })
+    .unwrap();
+    assert_eq!(last, Some(entry.last));
+}
+
+#[test]
+fn misuse_of_the_writer_is_an_error() {
+    let (_, env) = MemoryIo::env();
+    let mut writer = RunWriter::new(&env, Path::new("/1.idx"), UUID, &SOURCE).unwrap();
+    let mut push = |stream, subject: &[u8], seqs: &[u64]| {
+        let postings: Vec<(Seq, u32)> = seqs.iter().map(|seq| (Seq(*seq), 1)).collect();
+        let result = writer.push(StreamId(stream), subject, &postings);
+        result.map_err(|error| error.kind())
+    };
+    let refused = Err(io::ErrorKind::InvalidInput);
+    assert_eq!(push(1, b"a", &[]), refused);
+    assert_eq!(push(1, b"a", &[2, 2]), refused);
+    assert_eq!(push(1, &[b'a'; SUBJECT_BYTES_MAX + 1], &[2]), refused);
+    assert_eq!(push(1, &[b'a'; SUBJECT_BYTES_MAX], &[2]), Ok(()));
+    assert_eq!(push(1, b"a-", &[1]), refused);
+    assert_eq!(push(1, b"b", &[1]), Ok(()));
+    assert_eq!(push(1, b"b", &[2]), refused);
+    assert_eq!(push(2, b"a.b", &[1]), Ok(()));
+    assert_eq!(push(2, b"a-b", &[1]), Ok(()));
+    assert_eq!(push(1, b"c", &[1]), refused);
+}
+
+#[test]
+fn an_empty_run_knows_nothing() {
+    let written = Written::new(Model::new());
+    let run = written.open().unwrap();
+    assert_eq!(run.lookup(StreamId(1), b"a").unwrap(), None);
+    check_all(&run, &written.model, &FILTERS).unwrap();
+}
+
+/// Every answer is right or an error; never wrong.
+fn check_damaged(written: &Written, what: &str) {
+    let Ok(run) = written.open() else {
+        return;
+    };
+    // The comparison inside panics on a wrong answer and stops at the first error.
+    let answers = check_all(&run, &written.model, &["a.*.c"]);
+    if let Err(error) = answers {
+        assert!(matches!(error, RunError::Damaged { .. }), "{what}: {error}");
+    }
+}
+
+#[test]
+fn any_flipped_bit_and_any_cut_is_noticed_or_harmless() {
+    let written = Written::new(small());
+    let mut bytes = written.io.content(&written.path);
+    assert!(bytes.len() > 5 * 4096, "several pages of each kind");
+    for at in 0..bytes.len() {
+        if at >= 64 && at < bytes.len() - 128 && at % 97 != 0 {
+            continue;
+        }
+        bytes[at] ^= 1 << (at % 8);
+        written.io.set(&written.path, bytes.clone());
+        check_damaged(&written, &format!("flip at {at}"));
+        bytes[at] ^= 1 << (at % 8);
+    }
+    for len in (0..bytes.len()).filter(|len| len % 61 == 0 || bytes.len() - len < 200) {
+        written.io.set(&written.path, bytes[..len].to_vec());
+        assert!(
+            matches!(written.open(), Err(RunError::Damaged { .. })),
+            "cut to {len}"
+        );
+    }
+}
+
+#[test]
+fn the_run_of_another_segment_or_store_is_not_used() {
+    let written = Written::new(small());
+    let cache = || Arc::new(Cache::new(1 << 20, 8));
+    let other = SegmentManifest {
+        footer_digest: 98,
+        ..SOURCE
+    };
+    let open = |uuid, source: &SegmentManifest| {
+        Run::open(&written.env, &written.path, uuid, source, cache())
+    };
+    assert!(matches!(open(UUID, &other), Err(RunError::Damaged { .. })));
+    assert!(matches!(open(1, &SOURCE), Err(RunError::Damaged { .. })));
+    let missing = Run::open(&written.env, Path::new("/0.idx"), UUID, &SOURCE, cache());
+    assert!(matches!(missing, Err(RunError::Missing)));
+}
+
+fn size_of(message: &Message) -> u32 {
+    message.body_len() as u32 + 20
+}
+
+fn sealed_segment() -> (Sealed, Model) {
+    let mut samples: Vec<Sample> = (1..4).map(|seq| Sample::new(9, seq)).collect();
+    samples.extend((1..600).map(|seq| Sample {
+        subject: format!("a.{}.c", seq % 37).into_bytes(),
+        ts: TimestampNs(seq as i64),
+        payload: vec![b'p'; 100 + seq as usize % 5],
+        ..Sample::new(2, seq)
+    }));
+    let mut model = Model::new();
+    for sample in &samples {
+        let size = sample.subject.len() + sample.payload.len() + 20;
+        model
+            .entry((sample.stream, sample.subject.clone()))
+            .or_default()
+            .push((sample.seq, size as u32));
+    }
+    (Sealed::new(samples, Codec::S2), model)
+}
+
+#[test]
+fn a_rebuilt_run_gives_the_same_answers() {
+    let (sealed, model) = sealed_segment();
+    let path = Path::new("/idx/7.idx");
+    let cache = Arc::new(Cache::new(1 << 20, 8));
+    let segment = sealed.open_with(cache.clone());
+    let rebuild = || rebuild_run(&sealed.env, path, UUID, &segment, &size_of, &cache).unwrap();
+    let open = || Run::open(&sealed.env, path, UUID, segment.manifest(), cache.clone());
+
+    assert!(matches!(open(), Err(RunError::Missing)));
+    let rebuilt = rebuild();
+    assert_eq!(rebuilt.lost, vec![]);
+    let run = open().unwrap();
+    assert!(!run.is_partial());
+    check_all(&run, &model, &FILTERS).unwrap();
+
+    let good = sealed.io.content(path);
+    let mut bad = good.clone();
+    bad[100] ^= 1;
+    sealed.io.set(path, bad);
+    cache.clear();
+    assert!(matches!(
+        open().unwrap().lookup(StreamId(2), b"a.1.c"),
+        Err(RunError::Damaged { .. })
+    ));
+    rebuild();
+    // A pure function of the blocks: the same bytes.
+    assert!(sealed.io.content(path) == good);
+    check_all(&open().unwrap(), &model, &FILTERS).unwrap();
+}
+
+#[test]
+fn a_run_rebuilt_from_a_damaged_segment_says_what_is_missing() {
+    let (sealed, mut model) = sealed_segment();
+    let mut bytes = sealed.bytes();
+    bytes[64 + 80 + 5] ^= 1;
+    sealed.set_bytes(bytes);
+    model.retain(|(stream, _), _| *stream != StreamId(9));
+    let path = Path::new("/idx/7.idx");
+    let cache = Arc::new(Cache::new(1 << 20, 8));
+    let segment = sealed.open_with(cache.clone());
+    let rebuilt = rebuild_run(&sealed.env, path, UUID, &segment, &size_of, &cache).unwrap();
+    assert_eq!(rebuilt.lost.len(), 1);
+    assert_eq!(rebuilt.lost[0].stream, StreamId(9));
+    assert_eq!(
+        (rebuilt.lost[0].first, rebuilt.lost[0].last),
+        (Seq(1), Seq(3))
+    );
+    let run = Run::open(&sealed.env, path, UUID, segment.manifest(), cache).unwrap();
+    assert!(run.is_partial());
+    check_all(&run, &model, &FILTERS).unwrap();
+}

@@ -1,0 +1,123 @@
+//! The data directory as an operator meets it: created where it should be, refused when it cannot
+//! be used, never changed by a refusal (LIM-001, A5).
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support::{BINARY, Server, folder};
+
+/// The last line of a start that must fail with exit code 1.
+fn failed_start(folder: &Path, arguments: &[&str]) -> String {
+    let mut server = Server::spawn(BINARY.as_ref(), folder, arguments);
+    assert_eq!(server.wait().code(), Some(1), "{:?}", server.log);
+    server.log.last().unwrap().clone()
+}
+
+/// Every file below a directory with its content.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(contents(&path));
+        } else {
+            files.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    files
+}
+
+#[test]
+fn data_goes_to_the_working_directory_by_default() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &["-js", "-m", "-1"]);
+    assert!(folder.path().join("riverlog-data").is_dir());
+    let varz: Value = serde_json::from_str(&server.get("/varz").1).unwrap();
+    assert!(varz["store"]["syncs"].is_number(), "{varz}");
+    assert_eq!(server.stop(Signal::TERM), Some(0));
+    // And is found again.
+    let mut server = Server::start(folder.path(), &["-js"]);
+    assert!(
+        server
+            .log
+            .iter()
+            .any(|line| line.contains("[INF] Recovered ")),
+        "{:?}",
+        server.log
+    );
+    assert_eq!(server.stop(Signal::TERM), Some(0));
+}
+
+#[test]
+fn without_jetstream_nothing_is_stored() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &["-sd", "data"]);
+    assert!(!folder.path().join("data").exists());
+    assert_eq!(server.stop(Signal::TERM), Some(0));
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &["-js"]);
+    let line = failed_start(folder.path(), &["-js"]);
+    assert!(line.contains("[FTL] cannot open the store: "), "{line}");
+    assert!(
+        line.contains("locked: another process has this store open"),
+        "{line}"
+    );
+    assert!(
+        server.connect("").ends_with("PONG\r\n"),
+        "the first one goes on"
+    );
+    assert_eq!(server.stop(Signal::TERM), Some(0));
+}
+
+#[test]
+fn a_damaged_store_is_refused_unchanged() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &["-js"]);
+    assert_eq!(server.stop(Signal::TERM), Some(0));
+    let store = folder.path().join("riverlog-data");
+    std::fs::write(store.join("FORMAT"), "garbage").unwrap();
+    let before = contents(&store);
+    let line = failed_start(folder.path(), &["-js"]);
+    assert!(line.contains("[FTL] cannot open the store: "), "{line}");
+    assert!(
+        line.contains("FORMAT") && line.contains("restore"),
+        "{line}"
+    );
+    assert!(contents(&store) == before, "files changed");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_needs_consent() {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    if !mounts.lines().any(|line| line.contains(" /dev/shm tmpfs ")) {
+        // This machine has no file system in memory at the usual place.
+        return;
+    }
+    let folder = folder();
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = memory.path().join("data");
+    let path = path.to_str().unwrap();
+    let line = failed_start(folder.path(), &["-js", "-sd", path]);
+    assert!(
+        line.contains("is on tmpfs") && line.contains("--ephemeral"),
+        "{line}"
+    );
+    assert!(!Path::new(path).exists());
+    let mut server = Server::start(folder.path(), &["-js", "-sd", path, "--ephemeral"]);
+    assert!(
+        server
+            .log
+            .iter()
+            .any(|line| line.contains("[WRN]") && line.contains("tmpfs"))
+    );
+    assert_eq!(server.stop(Signal::TERM), Some(0));
+}
