@@ -76,8 +76,8 @@ impl ConsumerState {
         match delay_ns {
             None => {
                 self.events.record(EventKind::Nak, seq.0, distance, None);
+                self.queue.push(seq.0);
                 self.apply_nak(seq.0);
-                self.enqueue(seq.0);
             }
             Some(delay_ns) => {
                 let delay_ns = i64::try_from(delay_ns).unwrap_or(i64::MAX);
@@ -92,7 +92,7 @@ impl ConsumerState {
         self.notices.push(Notice::Nak {
             seq,
             consumer_seq: entry.consumer_seq,
-            deliveries: u64::from(self.deliveries_of(seq.0)),
+            deliveries: u64::from(self.deliveries.get(seq.0)),
         });
         invariants::debug_check(self);
         AckOutcome::Applied(Acked::Nothing)
@@ -101,7 +101,7 @@ impl ConsumerState {
     /// The receiver wants `seq` never again (ACK-005). Acts like an acknowledgement.
     pub fn term(&mut self, seq: Seq, now: TimestampNs) -> AckOutcome {
         let entry = self.pending.get(seq.0);
-        let deliveries = u64::from(self.deliveries_of(seq.0));
+        let deliveries = u64::from(self.deliveries.get(seq.0));
         let outcome = self.ack(seq, now);
         if let (AckOutcome::Applied(_), Some(entry)) = (&outcome, entry) {
             self.notices.push(Notice::Terminated {

@@ -1,12 +1,16 @@
 //! The changes themselves, shared by live operations and by the replay of recorded events. They
 //! are silent about sequences they do not know, so that an effect may be applied twice.
 
+use std::collections::BTreeMap;
+
 use roaring::RoaringTreemap;
 
-use super::config::AckPolicy;
+use super::config::{AckPolicy, ConsumerConfig};
+use super::delivery_counts::DeliveryCounts;
 use super::events::EventKind;
 use super::notice::Notice;
 use super::pending::{PendingEntry, Tick};
+use super::redelivery_queue::RedeliveryQueue;
 use super::state::{ConsumerState, SeqPair};
 use crate::ids::{Seq, TimestampNs};
 
@@ -18,61 +22,63 @@ pub(super) enum Dropped {
     Unknown,
 }
 
-impl ConsumerState {
-    pub(super) fn deliveries_of(&self, seq: u64) -> u32 {
-        self.deliveries.get(&seq).copied().unwrap_or(1)
-    }
+/// What decides when open messages are due.
+pub(super) struct Dues<'a> {
+    pub(super) config: &'a ConsumerConfig,
+    pub(super) queue: &'a RedeliveryQueue,
+    pub(super) urgent: &'a RoaringTreemap,
+    pub(super) delayed: &'a BTreeMap<u64, Tick>,
+    pub(super) deliveries: &'a DeliveryCounts,
+}
 
-    fn set_deliveries(&mut self, seq: u64, count: u32) {
-        let old = match count {
-            1 => self.deliveries.remove(&seq),
-            _ => self.deliveries.insert(seq, count),
-        };
-        self.redelivered -= u64::from(old.is_some_and(|old| old > 1));
-        self.redelivered += u64::from(count > 1);
-    }
-
-    /// Distance of a delivered sequence from the highest delivered one, as recorded.
-    pub(super) fn distance(&self, seq: u64) -> u64 {
-        self.delivered.stream - seq
-    }
-
-    /// When a pending message is due; `None` means never.
-    fn due_of(&self, seq: u64, sent: Tick) -> Option<TimestampNs> {
+impl Dues<'_> {
+    /// When an open message is due; `None` if it is queued already, or never.
+    pub(super) fn of(&self, seq: u64, sent: Tick) -> Option<TimestampNs> {
+        if self.queue.contains(seq) {
+            return None;
+        }
         if self.urgent.contains(seq) {
             return Some(TimestampNs(i64::MIN));
         }
         if let Some(due) = self.delayed.get(&seq) {
             return Some(due.start());
         }
-        let wait_ns = self.config.wait_ns(self.deliveries_of(seq))?;
+        let wait_ns = self.config.wait_ns(self.deliveries.get(seq))?;
         let wait_ns = i64::try_from(wait_ns).unwrap_or(i64::MAX);
         Some(TimestampNs(sent.start().0.saturating_add(wait_ns)))
     }
+}
 
-    /// Sets the deadline of a message that is not queued.
+impl ConsumerState {
+    /// Distance of a delivered sequence from the highest delivered one, as recorded.
+    pub(super) fn distance(&self, seq: u64) -> u64 {
+        self.delivered.stream - seq
+    }
+
+    /// Notes the deadline of a message, unless it is queued.
     pub(super) fn arm(&mut self, seq: u64) {
         if let Some(entry) = self.pending.get(seq) {
-            let due = match self.queue.contains(seq) {
-                true => None,
-                false => self.due_of(seq, entry.sent),
-            };
+            let due = self.dues().of(seq, entry.sent);
             self.pending.arm(seq, due);
         }
     }
 
     /// Recomputes every deadline.
     pub(super) fn arm_all(&mut self) {
-        let seqs: Vec<u64> = self.pending.iter().map(|(seq, _)| seq).collect();
-        for seq in seqs {
-            self.arm(seq);
-        }
+        let mut pending = std::mem::take(&mut self.pending);
+        let dues = self.dues();
+        pending.arm_all(|seq, sent| dues.of(seq, sent));
+        self.pending = pending;
     }
 
-    /// Queues a pending message behind all others.
-    pub(super) fn enqueue(&mut self, seq: u64) {
-        self.queue.push(seq);
-        self.pending.arm(seq, None);
+    fn dues(&self) -> Dues<'_> {
+        Dues {
+            config: &self.config,
+            queue: &self.queue,
+            urgent: &self.urgent,
+            delayed: &self.delayed,
+            deliveries: &self.deliveries,
+        }
     }
 
     pub(super) fn apply_deliver(&mut self, seq: u64, tick: Tick) {
@@ -89,7 +95,7 @@ impl ConsumerState {
             consumer_seq: self.delivered.consumer,
             sent: tick,
         };
-        let due = self.due_of(seq, tick);
+        let due = self.dues().of(seq, tick);
         self.pending.push(seq, entry, due);
     }
 
@@ -99,7 +105,8 @@ impl ConsumerState {
         if !self.pending.contains(seq) {
             return;
         }
-        self.set_deliveries(seq, self.deliveries_of(seq).saturating_add(1));
+        self.deliveries
+            .set(seq, self.deliveries.get(seq).saturating_add(1));
         self.urgent.remove(seq);
         self.delayed.remove(&seq);
         self.pending.set_sent(seq, tick);
@@ -115,7 +122,8 @@ impl ConsumerState {
             self.floor = self.delivered;
             self.listed.insert(seq);
         } else if self.pending.contains(seq) {
-            self.set_deliveries(seq, self.deliveries_of(seq).saturating_sub(1));
+            self.deliveries
+                .set(seq, self.deliveries.get(seq).saturating_sub(1));
             self.delayed.remove(&seq);
             self.urgent.insert(seq);
             self.arm(seq);
@@ -217,7 +225,7 @@ impl ConsumerState {
         } else {
             return Dropped::Unknown;
         };
-        self.set_deliveries(seq, 1);
+        self.deliveries.set(seq, 1);
         dropped
     }
 

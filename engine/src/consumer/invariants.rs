@@ -86,10 +86,12 @@ pub fn violated(state: &ConsumerState) -> Option<Violation> {
     let known = |seq: u64| open(seq) || state.exhausted.contains(seq);
     let redelivered = state
         .deliveries
-        .values()
-        .filter(|&&count| count > 1)
+        .iter()
+        .filter(|&(_, count)| count > 1)
         .count() as u64;
-    if redelivered != state.redelivered || !state.deliveries.keys().all(|&seq| known(seq)) {
+    if redelivered != state.deliveries.redelivered()
+        || !state.deliveries.iter().all(|(seq, _)| known(seq))
+    {
         return Some(Violation::DeliveriesInconsistent);
     }
     None

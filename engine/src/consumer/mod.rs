@@ -20,6 +20,7 @@
 mod acks;
 mod codec;
 mod config;
+mod delivery_counts;
 mod effects;
 mod events;
 pub mod invariants;

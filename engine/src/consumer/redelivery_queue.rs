@@ -30,6 +30,14 @@ impl RedeliveryQueue {
         self.members.len()
     }
 
+    pub(super) fn heap_bytes(&self) -> usize {
+        let groups = self.groups.iter().map(|group| match group {
+            Group::Expired(seqs) => seqs.serialized_size(),
+            Group::Arrivals(seqs) => seqs.capacity() * size_of::<u64>(),
+        });
+        self.members.serialized_size() + groups.sum::<usize>()
+    }
+
     /// Every queued message, in stream order.
     pub(super) fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         self.members.iter()

@@ -167,7 +167,6 @@ impl ConsumerState {
         self.pending.clear();
         self.queue = RedeliveryQueue::default();
         self.deliveries.clear();
-        self.redelivered = 0;
         self.urgent.clear();
         self.delayed.clear();
         self.exhausted.clear();
@@ -186,7 +185,7 @@ impl ConsumerState {
 
     fn notice_removed(&mut self, seq: u64, reason: RemovalReason) {
         if let Some(entry) = self.pending.get(seq) {
-            let redeliveries = self.deliveries_of(seq).saturating_sub(1);
+            let redeliveries = self.deliveries.get(seq).saturating_sub(1);
             self.notices.push(Notice::Terminated {
                 seq: Seq(seq),
                 consumer_seq: entry.consumer_seq,

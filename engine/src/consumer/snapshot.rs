@@ -39,9 +39,9 @@ impl ConsumerState {
             put_i64(out, due.0.wrapping_sub(self.clock.0));
             end = seq;
         }
-        put_u64(out, self.deliveries.len() as u64);
+        put_u64(out, self.deliveries.iter().count() as u64);
         end = 0;
-        for (&seq, &count) in &self.deliveries {
+        for (seq, count) in self.deliveries.iter() {
             put_u64(out, seq - end);
             put_u64(out, u64::from(count));
             end = seq;
@@ -123,12 +123,13 @@ impl ConsumerState {
         for _ in 0..reader.count()? {
             seq = ahead(seq, reader.u64()?)?;
             let count = u32::try_from(reader.u64()?).map_err(|_| ConsumerFormatError::BadNumber)?;
-            state.redelivered += u64::from(count > 1);
-            if count == 1 || state.deliveries.insert(seq, count).is_some() {
+            if count == 1 || state.deliveries.get(seq) != 1 {
                 return Err(ConsumerFormatError::BadValue);
             }
+            state.deliveries.set(seq, count);
         }
         state.decode_pending(&mut reader)?;
+        state.arm_all();
         reader.finish()?;
         match invariants::violated(&state) {
             None => Ok(state),
@@ -149,7 +150,6 @@ impl ConsumerState {
             if self.config.ack == AckPolicy::None
                 || seq_end > self.delivered.stream + 1
                 || consumer_end > self.delivered.consumer + 1
-                || self.pending.last_seq().is_some_and(|last| last >= seq)
             {
                 return Err(ConsumerFormatError::BadValue);
             }
@@ -159,7 +159,6 @@ impl ConsumerState {
                     sent: Tick(sent),
                 };
                 self.pending.push(seq + step, entry, None);
-                self.arm(seq + step);
             }
             (seq, consumer_seq) = (seq_end, consumer_end);
         }

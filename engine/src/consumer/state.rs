@@ -6,6 +6,8 @@ use std::fmt;
 use roaring::RoaringTreemap;
 
 use super::config::{AckPolicy, ConsumerConfig};
+use super::delivery_counts::DeliveryCounts;
+use super::effects::Dues;
 use super::events::{EventKind, EventLog};
 use super::invariants;
 use super::notice::{Notice, Notices};
@@ -119,9 +121,7 @@ pub struct ConsumerState {
     pub(super) queue: RedeliveryQueue,
     /// Deliveries of messages pending or given up, where it is not 1. 0 after a first delivery was
     /// taken back.
-    pub(super) deliveries: BTreeMap<u64, u32>,
-    /// Entries of `deliveries` above 1.
-    pub(super) redelivered: u64,
+    pub(super) deliveries: DeliveryCounts,
     /// Pending messages that are due whatever their last delivery: refused or taken back.
     pub(super) urgent: RoaringTreemap,
     /// Pending messages refused with a delay, and when they are due.
@@ -159,8 +159,7 @@ impl ConsumerState {
             listed,
             pending: PendingTable::default(),
             queue: RedeliveryQueue::default(),
-            deliveries: BTreeMap::new(),
-            redelivered: 0,
+            deliveries: DeliveryCounts::default(),
             urgent: RoaringTreemap::new(),
             delayed: BTreeMap::new(),
             exhausted: RoaringTreemap::new(),
@@ -217,10 +216,17 @@ impl ConsumerState {
         if self.pending.next_due().is_none_or(|due| due > now) {
             return;
         }
-        let mut expired = self.pending.take_due(now);
+        let dues = Dues {
+            config: &self.config,
+            queue: &self.queue,
+            urgent: &self.urgent,
+            delayed: &self.delayed,
+            deliveries: &self.deliveries,
+        };
+        let mut expired = self.pending.take_due(now, |seq, sent| dues.of(seq, sent));
         if let Some(max) = self.config.deliveries_max() {
             expired.retain(|&seq| {
-                let deliveries = self.deliveries_of(seq);
+                let deliveries = self.deliveries.get(seq);
                 // A message delivered once and due again is queued even at a limit above one: it
                 // is given up when its next delivery is attempted (T-58).
                 let exhausted = deliveries > 0 && u64::from((deliveries - 1).max(1)) >= max;
@@ -242,7 +248,7 @@ impl ConsumerState {
             return Plan::Blocked(BlockReason::Paused);
         }
         while let Some(seq) = self.queue.front() {
-            let deliveries = self.deliveries_of(seq);
+            let deliveries = self.deliveries.get(seq);
             match self.config.deliveries_max() {
                 Some(max) if u64::from(deliveries) >= max => self.give_up(seq, deliveries),
                 _ => return Plan::Redeliver(Seq(seq)),
@@ -308,7 +314,7 @@ impl ConsumerState {
         invariants::debug_check(self);
         Ok(Delivered {
             consumer_seq: self.delivered.consumer,
-            deliveries: u64::from(self.deliveries_of(seq.0)),
+            deliveries: u64::from(self.deliveries.get(seq.0)),
         })
     }
 
@@ -346,10 +352,10 @@ impl ConsumerState {
         let distance = self.distance(seq.0);
         self.events
             .record(EventKind::Undeliver, seq.0, distance, None);
-        self.apply_undeliver(seq.0);
         if self.config.ack != AckPolicy::None {
-            self.enqueue(seq.0);
+            self.queue.push(seq.0);
         }
+        self.apply_undeliver(seq.0);
         invariants::debug_check(self);
         true
     }
@@ -376,7 +382,7 @@ impl ConsumerState {
             num_ack_pending: self.pending.len(),
             num_redelivered: match self.config.deliveries_max() {
                 Some(1) => 0,
-                _ => self.redelivered,
+                _ => self.deliveries.redelivered(),
             },
         }
     }
@@ -415,6 +421,17 @@ impl ConsumerState {
     /// Notices that were dropped because nobody took them in time.
     pub fn notices_dropped(&self) -> u64 {
         self.notices.dropped()
+    }
+
+    /// Memory held for open and given-up messages, in bytes, to within the reserves of the
+    /// collections used.
+    pub fn memory_bytes(&self) -> u64 {
+        let sets = [&self.listed, &self.urgent, &self.exhausted];
+        let sets: usize = sets.map(RoaringTreemap::serialized_size).iter().sum();
+        let delayed = self.delayed.len() * 2 * size_of::<(u64, Tick)>();
+        let queue = self.queue.heap_bytes();
+        let counts = self.deliveries.heap_bytes();
+        (self.pending.heap_bytes() + counts + sets + delayed + queue) as u64
     }
 
     /// Sequence the next plan starts from.
