@@ -21,11 +21,13 @@ use crate::config::Compression;
 use crate::format::cursor::Cursor;
 use crate::format::{FormatError, varint};
 use crate::ids::{ConsumerId, Lsn, SegmentId, Seq, StreamId, TimestampNs};
+use crate::index::{RunWriter, compare_subjects};
 use crate::meta::{MetaBatch, MetaLog};
 use crate::segment::{Codec, ExtentInfo, SealedSegment, Segment, SegmentManifest, SegmentWriter};
 use crate::stream::core::StreamCore;
 use crate::stream::cursor::ConsumerCore;
 use crate::stream::extent::{Extent, SealedFile};
+use crate::stream::file_index::IndexPlace;
 use crate::stream::snapshot::{Positions, put_consumer};
 use crate::stream::tail::Tail;
 
@@ -269,6 +271,7 @@ impl Checkpointer {
         let path = self.layout.segment(id);
         let sealed = self.write_segment(id, shares);
         let sealed = sealed.map_err(|error| self.discard(&path, error))?;
+        self.write_index(&sealed.manifest, shares);
         batch.put(&keys::segment(id), &encode_manifest(&sealed.manifest));
         let file = Arc::new(open_file(&self.shared, &self.layout, sealed.manifest));
         for share in shares.iter_mut() {
@@ -310,6 +313,41 @@ impl Checkpointer {
             }
         }
         writer.finish()
+    }
+
+    /// Writes the subjects of a sealed file. They can be derived from it at any time: a failure
+    /// costs that work later, nothing else.
+    fn write_index(&self, manifest: &SegmentManifest, shares: &[&mut Share]) {
+        let path = self.layout.index(manifest.id);
+        if let Err(error) = self.try_write_index(&path, manifest, shares) {
+            tracing::warn!(file = %path.display(), %error, "an index run was not written");
+            // What is there is incomplete.
+            let _ = self.shared.env.io.remove(&path);
+        }
+    }
+
+    fn try_write_index(
+        &self,
+        path: &Path,
+        manifest: &SegmentManifest,
+        shares: &[&mut Share],
+    ) -> std::io::Result<()> {
+        let mut writer = RunWriter::new(&self.shared.env, path, self.shared.uuid, manifest)?;
+        let mut by_stream: Vec<&Share> = shares.iter().map(|share| &**share).collect();
+        by_stream.sort_by_key(|share| share.core.id);
+        let mut postings = Vec::new();
+        for share in by_stream {
+            let Some(tail) = &share.frozen else { continue };
+            let mut subjects: Vec<_> = tail.subjects().collect();
+            subjects.sort_unstable_by(|a, b| compare_subjects(a.0, b.0));
+            for (subject, seqs) in subjects {
+                postings.clear();
+                postings.extend(seqs.iter().map(|(seq, size)| (Seq(seq), size)));
+                writer.push(share.core.id, subject, &postings)?;
+            }
+        }
+        writer.finish(0)?;
+        Ok(())
     }
 
     /// A file that could not be completed is removed: it is named nowhere.
@@ -379,6 +417,7 @@ impl Checkpointer {
                 return true;
             }
             let removed = io.remove(&layout.segment(*segment));
+            let _ = io.remove(&layout.index(*segment));
             match removed {
                 Ok(()) => false,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
@@ -400,13 +439,14 @@ pub(crate) fn open_file(
 ) -> SealedFile {
     let path = layout.segment(manifest.id);
     let cache = shared.cache.clone();
-    SealedFile::new(Segment::open(
-        &shared.env,
-        &path,
-        shared.uuid,
-        manifest,
-        cache,
-    ))
+    let index = IndexPlace {
+        env: shared.env.clone(),
+        store_uuid: shared.uuid,
+        path: layout.index(manifest.id),
+        cache: cache.clone(),
+    };
+    let segment = Segment::open(&shared.env, &path, shared.uuid, manifest, cache);
+    SealedFile::new(segment, index)
 }
 
 /// The stored form of a manifest.

@@ -47,13 +47,23 @@ impl Layout {
         self.dir.join("seg")
     }
 
+    pub fn idx_dir(&self) -> PathBuf {
+        self.dir.join("idx")
+    }
+
+    pub fn index(&self, id: SegmentId) -> PathBuf {
+        crate::index::run_path(&self.idx_dir(), id)
+    }
+
     pub fn segment(&self, id: SegmentId) -> PathBuf {
         self.seg_dir().join(format!("{:016x}.seg", id.0))
     }
 
-    /// The file number in a name of the `seg` directory.
+    /// The file number in a name of the `seg` or `idx` directory.
     pub fn parse(name: &str) -> Option<SegmentId> {
-        let number = name.strip_suffix(".seg")?;
+        let number = name
+            .strip_suffix(".seg")
+            .or_else(|| name.strip_suffix(".idx"))?;
         u64::from_str_radix(number, 16).ok().map(SegmentId)
     }
 }

@@ -200,20 +200,25 @@ fn replay(
     })
 }
 
-/// Removes sealed files that no commit names: a checkpoint was interrupted before its commit, and
-/// the log still had everything.
+/// Removes sealed files that no commit names, and index runs without such a file: a checkpoint was
+/// interrupted before its commit, and the log still had everything. Their numbers are not used
+/// again.
 fn remove_orphans(
     env: &Env,
     layout: &Layout,
     recovered: &mut Recovered,
 ) -> Result<usize, OpenError> {
+    // The index directory may have been deleted with everything in it: it is derived.
+    let idx_dir = layout.idx_dir();
+    env.io
+        .create_dir_all(&idx_dir)
+        .map_err(|error| OpenError::io(&idx_dir, error))?;
     let mut removed = 0;
-    let dir = layout.seg_dir();
-    let entries = env
-        .io
-        .list(&dir)
-        .map_err(|error| OpenError::io(&dir, error))?;
-    {
+    for dir in [layout.seg_dir(), idx_dir] {
+        let entries = env
+            .io
+            .list(&dir)
+            .map_err(|error| OpenError::io(&dir, error))?;
         for entry in entries {
             let Some(id) = Layout::parse(&entry.name) else {
                 continue;

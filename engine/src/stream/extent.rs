@@ -1,43 +1,60 @@
 //! A stream's share of a sealed file.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
+use super::file_index::{FileIndex, IndexPlace, Posting, SubjectPostings};
 use crate::error::ReadError;
-use crate::ids::SegmentId;
-use crate::index::MemoryRun as Run;
+use crate::ids::{SegmentId, StreamId};
 use crate::segment::Segment;
+use crate::subject::Filter;
 
 /// A sealed data file with its subjects.
-#[derive(Debug)]
 pub(crate) struct SealedFile {
     pub id: SegmentId,
     pub segment: Segment,
-    run: OnceLock<Arc<Run>>,
-    /// Serialises building the run; protects nothing else.
-    building: Mutex<()>,
+    index: FileIndex,
+}
+
+impl std::fmt::Debug for SealedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SealedFile")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SealedFile {
-    pub fn new(segment: Segment) -> SealedFile {
+    pub fn new(segment: Segment, index: IndexPlace) -> SealedFile {
         SealedFile {
             id: segment.manifest().id,
             segment,
-            run: OnceLock::new(),
-            building: Mutex::new(()),
+            index: FileIndex::new(index),
         }
     }
 
-    /// The subjects of the file: derived from the data, never stored beside it (I9).
-    pub fn run(&self) -> Result<Arc<Run>, ReadError> {
-        if let Some(run) = self.run.get() {
-            return Ok(run.clone());
-        }
-        let _one_builder = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(run) = self.run.get() {
-            return Ok(run.clone());
-        }
-        let run = Arc::new(Run::build(&self.segment)?);
-        Ok(self.run.get_or_init(|| run).clone())
+    /// All sequences of a subject, ascending.
+    pub fn of_subject(&self, stream: StreamId, subject: &[u8]) -> Result<Vec<Posting>, ReadError> {
+        self.index.of_subject(&self.segment, stream, subject)
+    }
+
+    /// The newest sequence of a subject that `wanted` accepts.
+    pub fn last_of_subject(
+        &self,
+        stream: StreamId,
+        subject: &[u8],
+        wanted: &dyn Fn(u64) -> bool,
+    ) -> Result<Option<u64>, ReadError> {
+        self.index
+            .last_of_subject(&self.segment, stream, subject, wanted)
+    }
+
+    /// Every matching subject with its sequences, ascending.
+    pub fn matching(
+        &self,
+        stream: StreamId,
+        filter: &Filter,
+    ) -> Result<Vec<SubjectPostings>, ReadError> {
+        self.index.matching(&self.segment, stream, filter)
     }
 }
 

@@ -6,6 +6,7 @@ mod count;
 pub(crate) mod cursor;
 pub(crate) mod dedup;
 pub(crate) mod extent;
+pub(crate) mod file_index;
 mod front;
 mod handle;
 mod interest;

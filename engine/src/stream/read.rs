@@ -1,7 +1,6 @@
 //! Reads. Positions are resolved under the lock, bytes are read without it.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -176,19 +175,18 @@ impl StreamCore {
 
     /// Stored sequences of one file that match any filter.
     fn resolve(&self, filters: &[Filter], file: &SealedFile) -> Result<RoaringTreemap, ReadError> {
-        let run = file.run()?;
         let mut seqs = RoaringTreemap::new();
         for filter in filters {
             match filter.literal() {
                 Some(subject) => {
-                    if let Some(entry) = run.lookup(self.id, subject) {
-                        seqs.extend(entry.postings.iter().map(|(seq, _)| seq.0));
+                    let postings = file.of_subject(self.id, subject)?;
+                    seqs.extend(postings.into_iter().map(|(seq, _)| seq));
+                }
+                None => {
+                    for (_, postings) in file.matching(self.id, filter)? {
+                        seqs.extend(postings.into_iter().map(|(seq, _)| seq));
                     }
                 }
-                None => run.matching(self.id, filter, &mut |_, entry| {
-                    seqs.extend(entry.postings.iter().map(|(seq, _)| seq.0));
-                    ControlFlow::Continue(())
-                }),
             }
         }
         Ok(seqs)
@@ -273,6 +271,16 @@ impl StreamCore {
             }
         }
         for extent in layout.extents.iter().rev() {
+            if let Some(subject) = filter.literal() {
+                let wanted = |seq: u64| seq <= visible && self.lock().is_live(seq);
+                match extent.file.last_of_subject(self.id, subject, &wanted) {
+                    Ok(Some(seq)) => return Ok(Some(seq)),
+                    Ok(None) => {}
+                    Err(error) if self.lists(extent) => return Err(error),
+                    Err(_) => {}
+                }
+                continue;
+            }
             let seqs = match self.resolve(std::slice::from_ref(filter), &extent.file) {
                 Ok(seqs) => seqs,
                 Err(error) if self.lists(extent) => return Err(error),
@@ -333,18 +341,7 @@ impl StreamCore {
             (data.layout(), live_of_tail(&data, &data.tail, filter))
         };
         for extent in layout.extents.iter() {
-            let collected = extent.file.run().map(|run| {
-                let mut batch = Vec::new();
-                run.matching(self.id, filter, &mut |subject, entry| {
-                    let postings = entry.postings.iter();
-                    let seqs: Vec<(u64, u32)> =
-                        postings.map(|(seq, size)| (seq.0, *size)).collect();
-                    batch.push((Bytes::copy_from_slice(subject), seqs));
-                    ControlFlow::Continue(())
-                });
-                batch
-            });
-            let batch = match collected {
+            let batch = match extent.file.matching(self.id, filter) {
                 Ok(batch) => batch,
                 Err(error) if self.lists(extent) => return Err(error),
                 Err(_) => continue,
@@ -354,7 +351,7 @@ impl StreamCore {
                 let live = seqs.into_iter().filter(|(seq, _)| data.is_live(*seq));
                 let mut live = live.peekable();
                 if live.peek().is_some() {
-                    found.entry(subject).or_default().extend(live);
+                    found.entry(Bytes::from(subject)).or_default().extend(live);
                 }
             }
         }
@@ -495,12 +492,8 @@ impl StreamCore {
         let layout = self.lock().layout();
         let mut seqs = Vec::new();
         for extent in layout.extents.iter() {
-            match extent.file.run() {
-                Ok(run) => {
-                    let entry = run.lookup(self.id, &subject);
-                    let postings = entry.into_iter().flat_map(|entry| &entry.postings);
-                    seqs.extend(postings.map(|(seq, size)| (seq.0, *size)));
-                }
+            match extent.file.of_subject(self.id, &subject) {
+                Ok(postings) => seqs.extend(postings),
                 Err(error) if self.lists(extent) => return Err(error),
                 Err(_) => {}
             }
