@@ -6,6 +6,8 @@ mod config_codec;
 pub mod consumer;
 pub mod error;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod index;
 pub mod io;

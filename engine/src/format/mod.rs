@@ -8,6 +8,8 @@
 pub mod block;
 pub mod block_table;
 pub mod cursor;
+#[cfg(test)]
+mod document;
 mod error;
 pub mod file_header;
 pub mod footer;

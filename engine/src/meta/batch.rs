@@ -47,7 +47,7 @@ impl MetaBatch {
         self.bytes.len() as u64
     }
 
-    pub(super) fn encoded(&self) -> &[u8] {
+    pub(crate) fn encoded(&self) -> &[u8] {
         &self.bytes
     }
 }

@@ -32,9 +32,9 @@ const SUFFIX: &str = ".log";
 /// Suffix of a file that is being written.
 const TEMPORARY_SUFFIX: &str = ".tmp";
 /// Flag of the frames that a file starts with: the state when it was written.
-const SNAPSHOT: u16 = 1;
+pub(crate) const SNAPSHOT: u16 = 1;
 /// Flag of the last of them.
-const SNAPSHOT_END: u16 = 2;
+pub(crate) const SNAPSHOT_END: u16 = 2;
 /// A snapshot is cut into frames of about this size.
 const SNAPSHOT_FRAME_BYTES: usize = 1 << 20;
 /// Disk space is reserved in steps of this size, before a commit needs it.

@@ -21,6 +21,9 @@ pub(crate) const END_BYTES: usize = HEAD_BYTES;
 /// Bytes read at once.
 const WINDOW_BYTES: u64 = 1 << 20;
 
+/// Bytes that are searched for a frame's first byte at once.
+const MAGIC_CHUNK_BYTES: usize = 256;
+
 /// The number in a log file's name.
 pub(crate) fn file_no(name: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_suffix(suffix)?;
@@ -209,13 +212,16 @@ impl LogFile {
 }
 
 fn find_magic(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = bytes[from..].iter().position(|&b| b == MAGIC[0]) {
-        let position = from + at;
-        if bytes[position..].starts_with(&MAGIC) {
-            return Some(position);
+    // `contains` searches bytes many times faster than an iterator, and most chunks are zeros.
+    for (chunk_no, chunk) in bytes.chunks(MAGIC_CHUNK_BYTES).enumerate() {
+        if !chunk.contains(&MAGIC[0]) {
+            continue;
         }
-        from = position + 1;
+        let start = chunk_no * MAGIC_CHUNK_BYTES;
+        let found = (start..start + chunk.len()).find(|&at| bytes[at..].starts_with(&MAGIC));
+        if found.is_some() {
+            return found;
+        }
     }
     None
 }

@@ -14,7 +14,7 @@ use crate::wal::StreamGate;
 fn started() -> (SimDisk, Arc<CommitQueue>, Committer) {
     let disk = SimDisk::new(1);
     let (queue, committer) =
-        queue_and_committer(&disk, 1, WalOptions::default(), 1, Vec::new()).expect("created");
+        queue_and_committer(&disk, 1, medium(), 1, Vec::new()).expect("created");
     (disk, queue, committer)
 }
 
@@ -218,7 +218,7 @@ fn many_threads_commit_together_and_in_order() {
 fn a_full_queue_waits_and_is_woken_by_the_commit() {
     let disk = SimDisk::new(1);
     let env = env(&disk, 1);
-    let wal = Wal::create(&env, dir(), UUID, WalOptions::default(), Lsn(1), Vec::new());
+    let wal = Wal::create(&env, dir(), UUID, medium(), Lsn(1), Vec::new());
     let queue = CommitQueue::new(QueueOptions { bytes_max: 100 }, Lsn(1));
     let mut committer = Committer::new(&env, Arc::clone(&queue), wal.expect("created"));
     // An empty queue takes one op of any size.

@@ -9,7 +9,7 @@ use crate::wal::recover::LostRange;
 /// Four committed frames of two ops: lsns 1 to 8 in one file.
 fn four_frames() -> (SimDisk, Vec<u64>) {
     let disk = SimDisk::new(1);
-    let mut log = Writer::new(&disk, WalOptions::default());
+    let mut log = Writer::new(&disk, medium());
     (0..4).for_each(|_| _ = log.committed(2));
     let offsets = frame_offsets(&disk, &path(1));
     assert_eq!(offsets.len(), 4);
@@ -54,7 +54,7 @@ fn a_bad_last_frame_is_cut_and_reported() {
 #[test]
 fn a_bad_mark_costs_nothing() {
     let disk = SimDisk::new(1);
-    Writer::new(&disk, WalOptions::default())
+    Writer::new(&disk, medium())
         .committed(2)
         .mark()
         .committed(2)
@@ -70,7 +70,7 @@ fn a_bad_mark_costs_nothing() {
 fn a_frame_in_flight_is_cut_with_what_follows_it() {
     let disk = SimDisk::new(1);
     // Three frames behind a durable one, none of them synced before the next was written.
-    Writer::new(&disk, WalOptions::default())
+    Writer::new(&disk, medium())
         .committed(2)
         .frame(2, 2)
         .frame(2, 2)
@@ -114,7 +114,7 @@ fn salvage_reports_the_lost_range_and_goes_on() {
 #[test]
 fn a_mark_makes_damage_of_the_last_frame_certain() {
     let disk = SimDisk::new(1);
-    Writer::new(&disk, WalOptions::default())
+    Writer::new(&disk, medium())
         .committed(2)
         .committed(2)
         .mark();
@@ -232,11 +232,11 @@ fn a_misdirected_frame_is_bad() {
 #[test]
 fn a_frame_with_a_broken_chain_is_bad() {
     let disk = SimDisk::new(1);
-    let mut log = Writer::new(&disk, WalOptions::default());
+    let mut log = Writer::new(&disk, medium());
     log.committed(2);
     // A second log that agrees in everything but what came before.
     let other = SimDisk::new(1);
-    let mut foreign = Writer::new(&other, WalOptions::default());
+    let mut foreign = Writer::new(&other, medium());
     foreign.committed(1).committed(1).committed(2);
     log.committed(2);
     let here = frame_offsets(&disk, &path(1));

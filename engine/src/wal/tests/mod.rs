@@ -42,6 +42,14 @@ pub(super) fn small() -> WalOptions {
     }
 }
 
+/// One file is enough for a short test.
+pub(super) fn medium() -> WalOptions {
+    WalOptions {
+        file_bytes: 256 << 10,
+        ..small()
+    }
+}
+
 /// The op that the tests write at this lsn: its content follows from the number.
 pub(super) fn encode_op(lsn: u64, out: &mut Vec<u8>) {
     let payload = vec![lsn as u8; (lsn % 7) as usize * 20];

@@ -1,0 +1,331 @@
+//! Compares the tables of FORMAT.md with the code.
+
+use std::borrow::Cow;
+
+use crate::format::file_header::{self, FileHeader, FileKind};
+use crate::format::frame::{self, FrameHead, FrameKind};
+use crate::format::op::{Op, kind};
+use crate::format::record::{Record, record_crc};
+use crate::ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
+use crate::meta::{MetaBatch, SNAPSHOT, SNAPSHOT_END};
+use crate::wal::log_file;
+
+const DOCUMENT: &str = include_str!("../../FORMAT.md");
+
+/// The rows of the table whose first heading is `name`, without code marks.
+fn table(name: &str) -> Vec<Vec<String>> {
+    let cells = |line: &str| -> Vec<String> {
+        let inner = line.trim().trim_matches('|');
+        inner
+            .split('|')
+            .map(|cell| cell.trim().replace('`', ""))
+            .collect()
+    };
+    let rows: Vec<_> = DOCUMENT
+        .lines()
+        .skip_while(|line| !line.starts_with(&format!("| {name} |")))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(cells)
+        .collect();
+    assert!(!rows.is_empty(), "FORMAT.md has no table {name}");
+    rows
+}
+
+/// Every field of the table `name`: the table covers `bytes` without gaps, and each field holds the
+/// value that `expected` says, in order.
+fn check_layout(name: &str, bytes: &[u8], expected: &[(&str, Vec<u8>)]) {
+    let rows = table(name);
+    let mut end = 0;
+    assert_eq!(rows.len(), expected.len(), "fields of {name}");
+    for (row, (field, value)) in rows.iter().zip(expected) {
+        let offset: usize = row[1].parse().expect("an offset");
+        let len: usize = row[2].parse().expect("a length");
+        assert_eq!((row[0].as_str(), offset), (*field, end), "{name}");
+        assert_eq!(&bytes[offset..offset + len], &value[..], "{name}.{field}");
+        end = offset + len;
+    }
+    assert_eq!(end, bytes.len(), "{name} ends where its bytes end");
+}
+
+/// The names and numbers of the first two columns.
+fn check_numbers(name: &str, expected: &[(&str, u64)]) {
+    let rows = table(name);
+    let found: Vec<_> = rows
+        .iter()
+        .map(|row| (row[0].as_str(), row[1].parse().expect("a number")))
+        .collect();
+    assert_eq!(found, expected, "{name}");
+}
+
+#[test]
+fn format_document_constants() {
+    let expected = [
+        (
+            "file_header.magic",
+            String::from_utf8_lossy(&file_header::MAGIC).into_owned(),
+        ),
+        ("file_header.version", file_header::VERSION.to_string()),
+        (
+            "frame.magic",
+            String::from_utf8_lossy(&frame::MAGIC).into_owned(),
+        ),
+        ("frame.version", frame::VERSION.to_string()),
+        (
+            "log.header_copy_offset",
+            log_file::HEADER_COPY_OFFSET.to_string(),
+        ),
+        ("log.frames_offset", log_file::FRAMES_OFFSET.to_string()),
+        ("log.end_bytes", log_file::END_BYTES.to_string()),
+    ];
+    let rows = table("constant");
+    // Other formats may add theirs behind these.
+    for (row, (name, value)) in rows.iter().zip(&expected) {
+        assert_eq!((row[0].as_str(), &row[1]), (*name, value));
+    }
+    assert!(rows.len() >= expected.len());
+    assert_eq!((SNAPSHOT, SNAPSHOT_END), (1, 2), "flags of metadata frames");
+}
+
+#[test]
+fn format_document_file_header() {
+    let header = FileHeader {
+        kind: FileKind::Segment,
+        store_uuid: 0x1111_2222_3333_4444_5555_6666_7777_8888,
+        file_no: 0x0102_0304_0506_0708,
+        epoch: 0x1112_1314_1516_1718,
+        base: 0x2122_2324_2526_2728,
+    };
+    let bytes = header.encode();
+    let crc = crc32fast::hash(&bytes[..60]);
+    check_layout(
+        "file_header",
+        &bytes,
+        &[
+            ("magic", file_header::MAGIC.to_vec()),
+            ("version", file_header::VERSION.to_le_bytes().to_vec()),
+            ("kind", vec![FileKind::Segment as u8]),
+            ("reserved", vec![0; 5]),
+            ("store_uuid", header.store_uuid.to_le_bytes().to_vec()),
+            ("file_no", header.file_no.to_le_bytes().to_vec()),
+            ("epoch", header.epoch.to_le_bytes().to_vec()),
+            ("base", header.base.to_le_bytes().to_vec()),
+            ("reserved", vec![0; 4]),
+            ("crc", crc.to_le_bytes().to_vec()),
+        ],
+    );
+    use FileKind::*;
+    let kinds = [
+        ("wal", Wal),
+        ("meta", Meta),
+        ("segment", Segment),
+        ("index", Index),
+        ("store", Store),
+    ];
+    check_numbers("file_kind", &kinds.map(|(name, kind)| (name, kind as u64)));
+}
+
+#[test]
+fn format_document_frame() {
+    let epoch = 0x7172_7374_7576_7778_u64;
+    let head = FrameHead {
+        kind: FrameKind::Meta,
+        flags: 0x0102,
+        payload_len: 0x1112_1314,
+        op_count: 0x2122_2324,
+        lsn: Lsn(0x3132_3334_3536_3738),
+        durable_lsn: Lsn(0x3032_3334_3536_3738),
+        prev_digest: 0x4142_4344_4546_4748,
+        payload_digest: 0x5152_5354_5556_5758,
+    };
+    let bytes = head.encode(epoch);
+    let mut checked = bytes[..48].to_vec();
+    checked.extend_from_slice(&epoch.to_le_bytes());
+    let digest = xxhash_rust::xxh3::xxh3_64_with_seed(&bytes[..48], epoch);
+    assert_eq!(head.digest(epoch), digest, "prev_digest of the next frame");
+    check_layout(
+        "frame",
+        &bytes,
+        &[
+            ("magic", frame::MAGIC.to_vec()),
+            ("version", vec![frame::VERSION]),
+            ("kind", vec![FrameKind::Meta as u8]),
+            ("flags", head.flags.to_le_bytes().to_vec()),
+            ("payload_len", head.payload_len.to_le_bytes().to_vec()),
+            ("op_count", head.op_count.to_le_bytes().to_vec()),
+            ("lsn", head.lsn.0.to_le_bytes().to_vec()),
+            ("durable_lsn", head.durable_lsn.0.to_le_bytes().to_vec()),
+            ("prev_digest", head.prev_digest.to_le_bytes().to_vec()),
+            ("payload_digest", head.payload_digest.to_le_bytes().to_vec()),
+            ("head_crc", crc32fast::hash(&checked).to_le_bytes().to_vec()),
+        ],
+    );
+    let kinds = [
+        ("data", FrameKind::Data),
+        ("mark", FrameKind::Mark),
+        ("meta", FrameKind::Meta),
+    ];
+    check_numbers("frame_kind", &kinds.map(|(name, kind)| (name, kind as u64)));
+}
+
+#[test]
+fn format_document_record() {
+    let (stream, seq, ts) = (StreamId(0x0102_0304), Seq(5), TimestampNs(-7));
+    let (subject, headers, payload, msg_id) = (b"a.b", b"h:1\r\n", b"payload", b"id");
+    let mut covered = Vec::new();
+    covered.extend_from_slice(&stream.0.to_le_bytes());
+    covered.extend_from_slice(&seq.0.to_le_bytes());
+    covered.extend_from_slice(&ts.0.to_le_bytes());
+    covered.push(9);
+    for len in [subject.len(), headers.len(), payload.len(), msg_id.len()] {
+        covered.extend_from_slice(&(len as u32).to_le_bytes());
+    }
+    let le = |len: usize| (len as u32).to_le_bytes().to_vec();
+    check_layout(
+        "record_identity",
+        &covered,
+        &[
+            ("stream", stream.0.to_le_bytes().to_vec()),
+            ("seq", seq.0.to_le_bytes().to_vec()),
+            ("ts", ts.0.to_le_bytes().to_vec()),
+            ("flags", vec![9]),
+            ("subject_len", le(subject.len())),
+            ("headers_len", le(headers.len())),
+            ("payload_len", le(payload.len())),
+            ("msg_id_len", le(msg_id.len())),
+        ],
+    );
+    for part in [&subject[..], headers, payload, msg_id] {
+        covered.extend_from_slice(part);
+    }
+    let crc = record_crc(stream, seq, ts, 9, subject, headers, payload, msg_id);
+    assert_eq!(crc, crc32fast::hash(&covered));
+    let record = Record {
+        seq,
+        ts,
+        subject,
+        headers,
+        payload,
+        msg_id,
+        flags: 9,
+        crc,
+    };
+    let mut written = Vec::new();
+    record.encode(&mut written);
+    let mut expected = vec![9];
+    expected.extend_from_slice(&ts.0.to_le_bytes());
+    expected.extend_from_slice(&crc.to_le_bytes());
+    expected.extend_from_slice(&[5, 3, 5, 7, 2]);
+    expected.extend_from_slice(b"a.bh:1\r\npayloadid");
+    assert_eq!(written, expected);
+}
+
+/// An op's bytes as FORMAT.md describes its body, next to what the code writes.
+#[test]
+fn format_document_ops() {
+    let (stream, consumer, created) = (StreamId(1), ConsumerId(2), TimestampNs(3));
+    let range = |first, count| crate::format::op::SeqRange {
+        first: Seq(first),
+        count,
+    };
+    let time = created.0.to_le_bytes();
+    let with_time = |before: &[u8], after: &[u8]| [before, &time, after].concat();
+    let ops = [
+        (
+            "remove",
+            kind::REMOVE,
+            Op::Remove {
+                stream,
+                ranges: Cow::Owned(vec![range(10, 2), range(15, 1)]),
+                msgs: 4,
+                bytes: 5,
+            },
+            vec![4, 5, 2, 20, 2, 6, 1],
+        ),
+        (
+            "trim",
+            kind::TRIM,
+            Op::Trim {
+                stream,
+                first_seq: Seq(6),
+                msgs: 7,
+                bytes: 8,
+            },
+            vec![6, 7, 8],
+        ),
+        (
+            "skip",
+            kind::SKIP,
+            Op::Skip {
+                stream,
+                last_seq: Seq(9),
+            },
+            vec![9],
+        ),
+        (
+            "stream_put",
+            kind::STREAM_PUT,
+            Op::StreamPut {
+                stream,
+                created,
+                config: b"cfg",
+            },
+            with_time(&[], b"\x03cfg"),
+        ),
+        (
+            "stream_delete",
+            kind::STREAM_DELETE,
+            Op::StreamDelete { stream },
+            vec![],
+        ),
+        (
+            "consumer_put",
+            kind::CONSUMER_PUT,
+            Op::ConsumerPut {
+                stream,
+                consumer,
+                created,
+                config: b"cfg",
+            },
+            with_time(&[2], b"\x03cfg"),
+        ),
+        (
+            "consumer_delete",
+            kind::CONSUMER_DELETE,
+            Op::ConsumerDelete { stream, consumer },
+            vec![2],
+        ),
+        (
+            "consumer_delta",
+            kind::CONSUMER_DELTA,
+            Op::ConsumerDelta {
+                stream,
+                consumer,
+                events: b"ev",
+            },
+            b"\x02\x02ev".to_vec(),
+        ),
+    ];
+    let mut documented = vec![("append", u64::from(kind::APPEND))];
+    for (name, kind, op, body) in &ops {
+        documented.push((name, u64::from(*kind)));
+        let mut written = Vec::new();
+        op.encode(&mut written);
+        let mut expected = vec![*kind, 1];
+        expected.extend_from_slice(body);
+        let crc = crc32fast::hash(&expected);
+        expected.extend_from_slice(&crc.to_le_bytes());
+        assert_eq!(written, expected, "{name}");
+    }
+    check_numbers("op", &documented);
+}
+
+#[test]
+fn format_document_metadata() {
+    let mut batch = MetaBatch::new();
+    batch.put(b"key", b"value");
+    batch.delete(b"k");
+    assert_eq!(batch.bytes(), 14);
+    check_numbers("meta_entry", &[("put", 1), ("delete", 2)]);
+    assert_eq!(batch.encoded(), b"\x01\x03key\x05value\x02\x01k");
+}
