@@ -52,6 +52,73 @@ fn data_goes_to_the_working_directory_by_default() {
     assert_eq!(server.stop(Signal::TERM), Some(0));
 }
 
+fn create_stream(server: &Server) {
+    let config = r#"{"name":"S","subjects":["s.*"]}"#;
+    let answer = server.request("$JS.API.STREAM.CREATE.S", config);
+    assert!(answer.contains("\"did_create\":true"), "{answer}");
+}
+
+fn publish(server: &Server, expected_seq: u64) {
+    let answer: Value = serde_json::from_str(&server.request("s.a", "payload")).unwrap();
+    assert_eq!(answer["seq"], expected_seq, "{answer}");
+}
+
+#[test]
+fn messages_survive_every_way_to_end_the_server() {
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &["-js", "-m", "-1"]);
+    create_stream(&server);
+    for (i, signal) in [Signal::TERM, Signal::INT, Signal::KILL]
+        .into_iter()
+        .enumerate()
+    {
+        let first = 2 * i as u64 + 1;
+        publish(&server, first);
+        publish(&server, first + 1);
+        server.stop(signal);
+        server = Server::start(folder.path(), &["-js", "-m", "-1"]);
+        let line = server
+            .log
+            .iter()
+            .find(|line| line.contains("[INF] Recovered 1 streams"));
+        assert!(line.is_some(), "{:?}", server.log);
+        let jsz: Value = serde_json::from_str(&server.get("/jsz?streams=1").1).unwrap();
+        let state = &jsz["account_details"][0]["stream_detail"][0]["state"];
+        assert_eq!(state["messages"], first + 1, "{jsz}");
+        assert_eq!(jsz["messages"], first + 1);
+    }
+    let (status, body) = server.get("/healthz?account=$G&stream=S");
+    assert_eq!(
+        (status.as_str(), body.as_str()),
+        ("200", "{\"status\":\"ok\"}")
+    );
+    assert_eq!(server.get("/healthz?account=$G&stream=NO").0, "404");
+    let varz: Value = serde_json::from_str(&server.get("/varz").1).unwrap();
+    assert_eq!(varz["jetstream"]["config"]["sync_always"], true);
+    assert_eq!(varz["jetstream"]["limits"]["default_max_consumers"], 1000);
+    let info = server.connect("");
+    assert!(info.contains("\"jetstream\":true"), "{info}");
+}
+
+#[test]
+fn keys_of_the_jetstream_block_reach_it() {
+    let folder = folder();
+    let config = "jetstream { store_dir: data, domain: hub, max_file: 1MB, max_mem: 2MB }\n";
+    std::fs::write(folder.path().join("a.conf"), config).unwrap();
+    let server = Server::start(folder.path(), &["-c", "a.conf", "-m", "-1"]);
+    assert!(folder.path().join("data").is_dir());
+    let info = server.request("$JS.hub.API.INFO", "");
+    assert!(info.contains("\"domain\":\"hub\""), "{info}");
+    let varz: Value = serde_json::from_str(&server.get("/varz").1).unwrap();
+    let shown = &varz["jetstream"]["config"];
+    assert_eq!(shown["max_storage"], 1 << 20);
+    assert_eq!(shown["max_memory"], 2 << 20);
+    assert_eq!(shown["domain"], "hub");
+    let config = r#"{"name":"S","subjects":["s"],"max_bytes":2000000}"#;
+    let answer = server.request("$JS.API.STREAM.CREATE.S", config);
+    assert!(answer.contains("10047"), "{answer}");
+}
+
 #[test]
 fn without_jetstream_nothing_is_stored() {
     let folder = folder();

@@ -198,12 +198,10 @@ pub struct JetStreamConfig {
     pub sync_interval: SyncInterval,
     /// Limits on what clients may ask for.
     pub limits: JetStreamLimits,
-    /// Messages waiting to be stored in one stream; `None` takes the built-in limit.
+    /// Accepted without effect: what waits for the disk is bounded in bytes per connection.
     pub buffered_messages_max: Option<u64>,
-    /// Bytes waiting to be stored in one stream; `None` takes the built-in limit.
+    /// As above.
     pub buffered_bytes_max: Option<u64>,
-    /// API requests waiting; `None` takes the built-in limit.
-    pub api_requests_max: Option<u64>,
 }
 
 /// Where data goes when nobody says otherwise.
@@ -224,7 +222,6 @@ impl Default for JetStreamConfig {
             limits: JetStreamLimits::default(),
             buffered_messages_max: None,
             buffered_bytes_max: None,
-            api_requests_max: None,
         }
     }
 }

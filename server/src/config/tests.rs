@@ -259,12 +259,11 @@ fn jetstream_keys() {
         c.jetstream.sync_interval = SyncInterval::Every(Duration::from_secs(60));
     });
     check_config(
-        "jetstream { max_buffered_msgs: 5, max_buffered_size: 1MB, request_queue_limit: 7 }",
+        "jetstream { max_buffered_msgs: 5, max_buffered_size: 1MB }",
         |c| {
             c.jetstream.enabled = true;
             c.jetstream.buffered_messages_max = Some(5);
             c.jetstream.buffered_bytes_max = Some(1 << 20);
-            c.jetstream.api_requests_max = Some(7);
         },
     );
     check_config(

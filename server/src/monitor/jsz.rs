@@ -2,9 +2,13 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::query::{BadRequest, LIMIT_DEFAULT, Query};
-use super::{JetStreamLimitsShown, JetStreamStats, Monitor, StreamDetail, StreamDetailOptions};
+use super::{
+    JetStreamLimitsShown, JetStreamStats, JetStreamStoreShown, Monitor, StreamDetail,
+    StreamDetailOptions,
+};
 
 /// JetStream API level announced to clients.
 const API_LEVEL: u8 = 5;
@@ -57,7 +61,9 @@ pub(super) struct Jsz {
     now: String,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     disabled: bool,
-    config: JetStreamLimitsShown,
+    config: JetStreamStoreShown,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<JetStreamLimitsShown>,
     streams: u64,
     consumers: u64,
     messages: u64,
@@ -74,7 +80,40 @@ struct AccountDetail {
     #[serde(flatten)]
     stats: Stats,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    stream_detail: Vec<StreamDetail>,
+    stream_detail: Vec<StreamShown>,
+}
+
+#[derive(Serialize)]
+struct StreamShown {
+    name: String,
+    created: String,
+    cluster: Cluster,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<Value>,
+    state: Value,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    consumer_detail: Vec<Value>,
+}
+
+/// Every stream is led by its only server.
+#[derive(Serialize)]
+struct Cluster {
+    leader: String,
+}
+
+impl StreamShown {
+    fn new(detail: StreamDetail, leader: &str) -> Self {
+        Self {
+            name: detail.name,
+            created: detail.created,
+            cluster: Cluster {
+                leader: leader.to_owned(),
+            },
+            config: detail.config,
+            state: detail.state,
+            consumer_detail: detail.consumers,
+        }
+    }
 }
 
 pub(super) fn jsz(monitor: &Monitor, query: &Query, now: Timestamp) -> Result<Jsz, BadRequest> {
@@ -91,7 +130,7 @@ pub(super) fn jsz(monitor: &Monitor, query: &Query, now: Timestamp) -> Result<Js
     let page = query.page(LIMIT_DEFAULT)?;
     let account = query.text("acc");
 
-    let Some((jetstream, limits)) = monitor.jetstream.get() else {
+    let Some((jetstream, shown)) = monitor.jetstream.get() else {
         return Ok(disabled(monitor, now));
     };
     let stats = jetstream.stats();
@@ -102,12 +141,15 @@ pub(super) fn jsz(monitor: &Monitor, query: &Query, now: Timestamp) -> Result<Js
         stats: Stats::from(stats),
         stream_detail: if with_streams {
             // Paging counts accounts, and with one account selected its streams.
-            let streams = jetstream.streams(detail);
+            let leader = monitor.identity().server_name;
+            let mut streams = jetstream.streams(detail);
             if account.is_some() {
-                page.cut(streams)
-            } else {
-                streams
+                streams = page.cut(streams);
             }
+            streams
+                .into_iter()
+                .map(|stream| StreamShown::new(stream, &leader))
+                .collect()
         } else {
             Vec::new()
         },
@@ -117,7 +159,8 @@ pub(super) fn jsz(monitor: &Monitor, query: &Query, now: Timestamp) -> Result<Js
         server_id: monitor.identity().server_id,
         now: now.to_string(),
         disabled: false,
-        config: limits.clone(),
+        config: shown.config.clone(),
+        limits: Some(shown.limits.clone()),
         streams: stats.streams,
         consumers: stats.consumers,
         messages: stats.messages,
@@ -135,7 +178,8 @@ fn disabled(monitor: &Monitor, now: Timestamp) -> Jsz {
         server_id: monitor.identity().server_id,
         now: now.to_string(),
         disabled: true,
-        config: JetStreamLimitsShown::default(),
+        config: JetStreamStoreShown::default(),
+        limits: None,
         streams: 0,
         consumers: 0,
         messages: 0,

@@ -229,19 +229,17 @@ pub struct StreamDetailOptions {
 }
 
 /// One stream of `/jsz`. The values are the JSON of the JetStream API.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct StreamDetail {
     /// Name.
     pub name: String,
     /// RFC 3339.
     pub created: String,
     /// Configuration, when asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<Value>,
     /// State as in stream info.
     pub state: Value,
     /// Consumer infos, when asked for.
-    #[serde(rename = "consumer_detail", skip_serializing_if = "Vec::is_empty")]
     pub consumers: Vec<Value>,
 }
 
@@ -278,9 +276,34 @@ pub struct Identity {
     pub port: u16,
 }
 
-/// What `/varz` says about JetStream's limits.
+/// What `/varz` and `/jsz` say about how JetStream is configured.
+#[derive(Clone, Debug, Default)]
+pub struct JetStreamConfigShown {
+    /// Store and modes.
+    pub config: JetStreamStoreShown,
+    /// Limits on what clients may ask for.
+    pub limits: JetStreamLimitsShown,
+}
+
+/// Limits on what clients may ask for.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct JetStreamLimitsShown {
+    /// Largest batch of a pull request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_request_batch: Option<i64>,
+    /// Largest `max_ack_pending` of a consumer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_ack_pending: Option<i64>,
+    /// Largest duplicate window of a stream, in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duplicate_window: Option<i64>,
+    /// Consumers of a stream that does not say how many.
+    pub default_max_consumers: usize,
+}
+
+/// Store and modes of JetStream.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct JetStreamStoreShown {
     /// Bytes for memory streams.
     pub max_memory: u64,
     /// Bytes for file streams.
@@ -314,7 +337,7 @@ pub struct Monitor {
     phase: RwLock<Phase>,
     identity: OnceLock<Identity>,
     server: OnceLock<Arc<dyn ServerMonitor>>,
-    jetstream: OnceLock<(Arc<dyn JetStreamMonitor>, JetStreamLimitsShown)>,
+    jetstream: OnceLock<(Arc<dyn JetStreamMonitor>, JetStreamConfigShown)>,
     store: OnceLock<StoreStatsSource>,
     usage: ProcessUsage,
     requests: Mutex<BTreeMap<&'static str, u64>>,
@@ -351,12 +374,8 @@ impl Monitor {
     }
 
     /// Sets JetStream; the first call counts.
-    pub fn set_jetstream(
-        &self,
-        jetstream: Arc<dyn JetStreamMonitor>,
-        limits: JetStreamLimitsShown,
-    ) {
-        let _ = self.jetstream.set((jetstream, limits));
+    pub fn set_jetstream(&self, jetstream: Arc<dyn JetStreamMonitor>, shown: JetStreamConfigShown) {
+        let _ = self.jetstream.set((jetstream, shown));
     }
 
     /// Sets the store; the first call counts.

@@ -161,11 +161,15 @@ impl Endpoint {
         };
         endpoint.monitor.set_server(identity, Arc::new(FakeServer));
         if let Some(jetstream) = jetstream {
-            let limits = JetStreamLimitsShown {
+            let config = JetStreamStoreShown {
                 max_memory: 1,
                 ..Default::default()
             };
-            endpoint.monitor.set_jetstream(Arc::new(jetstream), limits);
+            let shown = JetStreamConfigShown {
+                config,
+                limits: JetStreamLimitsShown::default(),
+            };
+            endpoint.monitor.set_jetstream(Arc::new(jetstream), shown);
         }
         endpoint.monitor.set_phase(Phase::Ready);
         endpoint
@@ -362,6 +366,7 @@ async fn jsz_shows_as_much_as_is_asked_for() {
     let jsz = endpoint.json("/jsz?consumers=1&config=1").await;
     let stream = &jsz["account_details"][0]["stream_detail"][0];
     assert_eq!(stream["config"], "config");
+    assert_eq!(stream["cluster"]["leader"], "n");
     assert_eq!(stream["consumer_detail"][0], "C");
     assert!(
         endpoint

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{JetStreamLimitsShown, Monitor, StoreStats, format, jsz, process};
+use super::{JetStreamLimitsShown, JetStreamStoreShown, Monitor, StoreStats, format, jsz, process};
 use crate::cli::{NATS_VERSION, VERSION};
 
 /// Blocks of features that this server does not have are there and empty, as in the reference.
@@ -111,9 +111,11 @@ impl ByKind {
 #[derive(Serialize)]
 struct JetStreamVarz {
     #[serde(skip_serializing_if = "Option::is_none")]
-    config: Option<JetStreamLimitsShown>,
+    config: Option<JetStreamStoreShown>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stats: Option<jsz::Stats>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<JetStreamLimitsShown>,
 }
 
 pub(super) fn varz(monitor: &Monitor, now: Timestamp) -> Varz {
@@ -126,13 +128,15 @@ pub(super) fn varz(monitor: &Monitor, now: Timestamp) -> Varz {
         .unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let jetstream = match monitor.jetstream.get() {
-        Some((jetstream, limits)) => JetStreamVarz {
-            config: Some(limits.clone()),
+        Some((jetstream, shown)) => JetStreamVarz {
+            limits: Some(shown.limits.clone()),
+            config: Some(shown.config.clone()),
             stats: Some(jsz::Stats::from(jetstream.stats())),
         },
         None => JetStreamVarz {
             config: None,
             stats: None,
+            limits: None,
         },
     };
     let requests = monitor

@@ -2,16 +2,19 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use riverlog_engine::{OpenError, Stopped, Store};
+use riverlog_engine::{OpenError, Stopped};
+use tokio::task::JoinError;
 
 use crate::auth::{Auth, User};
 use crate::config::ServerConfig;
-use crate::config::options::{AuthConfig, Credentials, WriteTimeout};
-use crate::monitor::{Identity, Monitor};
+use crate::config::options::{AuthConfig, Credentials, JetStreamConfig, WriteTimeout};
+use crate::jetstream::{self, JetStream, JetStreamOptions};
+use crate::monitor::{
+    Identity, JetStreamConfigShown, JetStreamLimitsShown, JetStreamStoreShown, Monitor, Phase,
+};
 use crate::run::core_monitor::CoreMonitor;
 use crate::run::store;
 use crate::server::{self, Options, Server, StartError};
@@ -21,7 +24,9 @@ use crate::server::{self, Options, Server, StartError};
 pub(super) enum BrokerError {
     Server(StartError),
     Store(OpenError),
-    StoreStopped { stopped: Stopped, dir: PathBuf },
+    JetStream(jetstream::StartError),
+    Panicked(JoinError),
+    Stopped(Stopped),
 }
 
 impl fmt::Display for BrokerError {
@@ -35,10 +40,11 @@ impl fmt::Display for BrokerError {
             }
             Self::Server(error) => error.fmt(f),
             Self::Store(error) => write!(f, "cannot open the store: {error}"),
-            Self::StoreStopped { stopped, dir } => write!(
+            Self::JetStream(error) => write!(f, "cannot start JetStream: {error}"),
+            Self::Panicked(error) => write!(f, "cannot start JetStream: {error}"),
+            Self::Stopped(stopped) => write!(
                 f,
-                "{stopped} in {}: nothing more is acknowledged; check the disk and start again",
-                dir.display()
+                "{stopped}: nothing more is acknowledged; check the disk and start again"
             ),
         }
     }
@@ -47,16 +53,11 @@ impl fmt::Display for BrokerError {
 /// The running parts.
 pub(super) struct Broker {
     server: Server,
-    store: Option<OpenStore>,
-}
-
-struct OpenStore {
-    store: Store,
-    dir: PathBuf,
+    jetstream: Option<Arc<JetStream>>,
 }
 
 impl Broker {
-    /// Opens the store, then the client listener.
+    /// Opens the store and brings back what is in it, then the client listener.
     pub(super) async fn start(
         config: &ServerConfig,
         monitor: &Arc<Monitor>,
@@ -64,20 +65,12 @@ impl Broker {
         let server = Server::new(options(config)).map_err(BrokerError::Server)?;
         tracing::info!("  Name:     {}", server.server_name());
         tracing::info!("  ID:       {}", server.server_id());
-        let store = if config.jetstream.enabled {
-            let opened = store::open(&config.jetstream, monitor).await;
-            let dir = config.jetstream.store_dir.clone();
-            Some(OpenStore {
-                store: opened.map_err(BrokerError::Store)?,
-                dir,
-            })
+        let jetstream = if config.jetstream.enabled {
+            Some(start_jetstream(&config.jetstream, monitor, &server).await?)
         } else {
             None
         };
-        if store.is_some() {
-            tracing::error!("JetStream is not available");
-        }
-        let broker = Self { server, store };
+        let broker = Self { server, jetstream };
         if let Err(error) = broker.server.listen().await {
             broker.stop().await;
             return Err(BrokerError::Server(error));
@@ -108,22 +101,86 @@ impl Broker {
 
     /// Resolves when a part has failed for good.
     pub(super) async fn failed(&self) -> BrokerError {
-        match &self.store {
-            Some(OpenStore { store, dir }) => BrokerError::StoreStopped {
-                stopped: store::stopped(store).await,
-                dir: dir.clone(),
-            },
+        match &self.jetstream {
+            Some(jetstream) => BrokerError::Stopped(store::stopped(jetstream.store()).await),
             None => std::future::pending().await,
         }
     }
 
     /// Lets clients go, with the acknowledgements that are on their way, then closes the store.
     pub(super) async fn stop(&self) {
+        if let Some(jetstream) = &self.jetstream {
+            jetstream.announce_shutdown();
+        }
         self.server.shutdown().await;
-        if let Some(OpenStore { store, .. }) = &self.store {
-            store::close(store.clone()).await;
+        if let Some(jetstream) = self.jetstream.clone() {
+            // A panic on the way has been reported by the thread it was on.
+            let _ = tokio::task::spawn_blocking(move || jetstream.shutdown()).await;
         }
     }
+}
+
+async fn start_jetstream(
+    config: &JetStreamConfig,
+    monitor: &Arc<Monitor>,
+    server: &Server,
+) -> Result<Arc<JetStream>, BrokerError> {
+    let (store, report) = store::open(config, monitor)
+        .await
+        .map_err(BrokerError::Store)?;
+    monitor.set_phase(Phase::Starting(
+        "bringing streams and consumers back".to_owned(),
+    ));
+    let options = jetstream_options(config);
+    let shown = shown(config, &options);
+    let server = server.clone();
+    let reviving =
+        tokio::task::spawn_blocking(move || JetStream::serve(store, report, options, &server));
+    let jetstream = match reviving.await {
+        Ok(result) => Arc::new(result.map_err(BrokerError::JetStream)?),
+        Err(panic) => return Err(BrokerError::Panicked(panic)),
+    };
+    monitor.set_jetstream(jetstream.monitor(), shown);
+    Ok(jetstream)
+}
+
+fn shown(config: &JetStreamConfig, options: &JetStreamOptions) -> JetStreamConfigShown {
+    let limits = &options.limits;
+    JetStreamConfigShown {
+        config: JetStreamStoreShown {
+            max_memory: config.memory_bytes_max.unwrap_or_default(),
+            max_storage: config.file_bytes_max.unwrap_or_default(),
+            store_dir: config.store_dir.display().to_string(),
+            sync_interval: Some(0),
+            sync_always: true,
+            domain: config.domain.clone(),
+            strict: config.strict,
+        },
+        limits: JetStreamLimitsShown {
+            max_request_batch: limits.max_request_batch,
+            max_ack_pending: limits.max_ack_pending,
+            duplicate_window: limits.duplicate_window_ns,
+            default_max_consumers: limits
+                .default_max_consumers
+                .unwrap_or(jetstream::limits::CONSUMERS_PER_STREAM_DEFAULT),
+        },
+    }
+}
+
+fn jetstream_options(config: &JetStreamConfig) -> JetStreamOptions {
+    let mut options = JetStreamOptions::new(&config.store_dir);
+    options.max_memory = config.memory_bytes_max;
+    options.max_file = config.file_bytes_max;
+    options.domain.clone_from(&config.domain);
+    options.strict = config.strict;
+    let signed =
+        |number: Option<u64>| number.map(|number| i64::try_from(number).unwrap_or(i64::MAX));
+    let window = config.limits.duplicate_window_max;
+    options.limits.max_ack_pending = signed(config.limits.ack_pending_max);
+    options.limits.max_request_batch = signed(config.limits.request_batch_max);
+    options.limits.duplicate_window_ns =
+        window.map(|window| i64::try_from(window.as_nanos()).unwrap_or(i64::MAX));
+    options
 }
 
 fn options(config: &ServerConfig) -> Options {

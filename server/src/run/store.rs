@@ -16,7 +16,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) async fn open(
     config: &JetStreamConfig,
     monitor: &Arc<Monitor>,
-) -> Result<Store, OpenError> {
+) -> Result<(Store, RecoveryReport), OpenError> {
     let dir = config.store_dir.clone();
     let mut options = StoreOptions::default();
     options.salvage = config.salvage;
@@ -43,7 +43,7 @@ pub(super) async fn open(
     describe(&config.store_dir, &report, start.elapsed());
     let measured = store.clone();
     monitor.set_store(Box::new(move || stats(&measured)));
-    Ok(store)
+    Ok((store, report))
 }
 
 fn announce(config: &JetStreamConfig) {
@@ -88,12 +88,6 @@ pub(super) async fn stopped(store: &Store) -> Stopped {
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
-}
-
-/// Makes everything durable and releases the directory.
-pub(super) async fn close(store: Store) {
-    // A panic of the store's threads has been reported by them.
-    let _ = tokio::task::spawn_blocking(move || store.close()).await;
 }
 
 fn stats(store: &Store) -> StoreStats {

@@ -163,7 +163,7 @@ pub(super) fn memory_bytes_default() -> u64 {
 }
 
 fn share(bytes: u64, percent: u64) -> u64 {
-    bytes / 100 * percent
+    bytes / 100 * percent + bytes % 100 * percent / 100
 }
 
 #[cfg(test)]
@@ -214,6 +214,7 @@ mod tests {
         assert!(used_bytes(folder.path()) >= 1 << 20);
         assert!(file_bytes_default(folder.path()) > 0);
         assert!(memory_bytes_default() > 1 << 20);
-        assert_eq!(share(1000, 75), 750);
+        assert_eq!(share(1001, 75), 750);
+        assert_eq!(share(25_276_502_016, 75), 18_957_376_512);
     }
 }

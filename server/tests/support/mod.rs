@@ -163,6 +163,32 @@ impl Server {
         http_get(self.monitoring_address(), target)
     }
 
+    /// The payload of the answer to a request.
+    pub fn request(&self, subject: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(self.client_address()).unwrap();
+        stream.set_read_timeout(Some(WAIT)).unwrap();
+        write!(
+            stream,
+            "CONNECT {{\"verbose\":false}}\r\nSUB inbox 1\r\nPUB {subject} inbox {}\r\n{body}\r\n",
+            body.len()
+        )
+        .unwrap();
+        let mut lines = BufReader::new(stream);
+        loop {
+            let mut line = String::new();
+            assert!(
+                lines.read_line(&mut line).unwrap() > 0,
+                "{subject}: no answer"
+            );
+            if line.starts_with("MSG inbox ") {
+                let size: usize = line.trim().rsplit(' ').next().unwrap().parse().unwrap();
+                let mut payload = vec![0; size];
+                lines.read_exact(&mut payload).unwrap();
+                return String::from_utf8(payload).unwrap();
+            }
+        }
+    }
+
     /// The exchange of a client that connects with these CONNECT fields and sends a PING.
     pub fn connect(&self, fields: &str) -> String {
         let mut stream = TcpStream::connect(self.client_address()).unwrap();

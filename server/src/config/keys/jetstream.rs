@@ -54,9 +54,6 @@ pub(super) const KEYS: &[Key<JetStreamConfig>] = &[
     set(&["max_buffered_size"], |c, v, r| {
         c.buffered_bytes_max = r.limit_u64(v).flatten()
     }),
-    set(&["request_queue_limit"], |c, v, r| {
-        c.api_requests_max = r.limit_u64(v).flatten()
-    }),
     set(&["limits"], |c, v, r| {
         if let Some(map) = r.map(v) {
             apply(map, &[LIMITS_KEYS], &mut c.limits, r.problems);
@@ -69,6 +66,10 @@ pub(super) const KEYS: &[Key<JetStreamConfig>] = &[
     unsupported(&["unique_tag"], CLUSTERING),
     unsupported(&["extension_hint"], "extending a JetStream domain is"),
     unsupported(&["max_outstanding_catchup"], CLUSTERING),
+    unsupported(
+        &["request_queue_limit"],
+        "a limit of waiting API requests is",
+    ),
     unsupported(&["info_queue_limit"], "an own limit for info requests is"),
     unsupported(
         &["meta_compact", "meta_compact_size", "meta_compact_sync"],
