@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
@@ -316,7 +317,7 @@ fn the_protocol_trace_shows_everything_but_secrets() {
     let mut client = TcpStream::connect(server.client_address()).unwrap();
     let script = "CONNECT {\"auth_token\":\"s3cret\",\"verbose\":false,\"name\":\"n\"}\r\n\
                   SUB foo q 1\r\nPUB foo 6\r\nab\r\ncd\r\nPING\r\n";
-    std::io::Write::write_all(&mut client, script.as_bytes()).unwrap();
+    client.write_all(script.as_bytes()).unwrap();
     server.wait_for_line("->> [PONG]");
     drop(client);
     server.wait_for_line("[DBG] 127.0.0.1:");
@@ -340,4 +341,73 @@ fn the_protocol_trace_shows_everything_but_secrets() {
         assert!(log.contains(part), "{part}\n{log}");
     }
     assert!(!log.contains("s3cret") && !log.contains("wr0ng"), "{log}");
+}
+
+#[test]
+fn lame_duck_mode_tells_clients_before_it_closes_them() {
+    let folder = folder();
+    let path = write(folder.path(), "a.conf", "lame_duck_grace_period: \"0s\"\n");
+    let mut server = Server::start(folder.path(), &["-c", &path]);
+    let mut client = TcpStream::connect(server.client_address()).unwrap();
+    client.set_read_timeout(Some(support::WAIT)).unwrap();
+    let script = b"CONNECT {\"verbose\":false,\"protocol\":1}\r\nPING\r\n";
+    client.write_all(script).unwrap();
+    let mut lines = BufReader::new(client);
+    let mut text = String::new();
+    while !text.contains("PONG") {
+        assert!(lines.read_line(&mut text).unwrap() > 0, "{text}");
+    }
+    server.signal(Signal::USR2);
+    text.clear();
+    lines.read_to_string(&mut text).unwrap();
+    assert!(text.contains("\"ldm\":true"), "{text}");
+    assert_eq!(server.wait().code(), Some(0), "{:?}", server.log);
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_slow_clients() {
+    const MESSAGE_BYTES: usize = 1 << 20;
+    const MESSAGES: usize = 40;
+    let folder = folder();
+    let mut server = Server::start(folder.path(), &[]);
+    // More than the socket buffers take, and less than makes it a slow consumer.
+    let mut slow = TcpStream::connect(server.client_address()).unwrap();
+    slow.write_all(b"CONNECT {\"verbose\":false}\r\nSUB foo 1\r\nPING\r\n")
+        .unwrap();
+    let mut answer = [0; 4096];
+    let mut text = String::new();
+    while !text.contains("PONG") {
+        let length = slow.read(&mut answer).unwrap();
+        text.push_str(std::str::from_utf8(&answer[..length]).unwrap());
+    }
+    let mut publisher = TcpStream::connect(server.client_address()).unwrap();
+    publisher
+        .write_all(b"CONNECT {\"verbose\":false}\r\n")
+        .unwrap();
+    let message = format!(
+        "PUB foo {MESSAGE_BYTES}\r\n{}\r\n",
+        "x".repeat(MESSAGE_BYTES)
+    );
+    for _ in 0..MESSAGES {
+        publisher.write_all(message.as_bytes()).unwrap();
+    }
+    publisher.write_all(b"PING\r\n").unwrap();
+    let mut lines = BufReader::new(publisher);
+    let mut text = String::new();
+    while !text.contains("PONG") {
+        assert!(lines.read_line(&mut text).unwrap() > 0, "{text}");
+    }
+    server.signal(Signal::TERM);
+    server.wait_for_line("Initiating Shutdown...");
+    assert_eq!(server.stop(Signal::TERM), Some(1), "{:?}", server.log);
+    assert!(
+        server
+            .log
+            .last()
+            .unwrap()
+            .contains("again, exiting at once"),
+        "{:?}",
+        server.log
+    );
+    drop(slow);
 }
