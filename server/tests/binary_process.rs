@@ -93,7 +93,7 @@ fn the_command_line_wins_over_the_file() {
         "a.conf",
         "port: 1\nhost: 192.0.2.1\nserver_name: file\n",
     );
-    // The helper passes `-a 127.0.0.1 -p -1`.
+    // `Server::spawn` passes `-a 127.0.0.1 -p -1`.
     let mut server = Server::start(folder.path(), &["-c", &path]);
     assert!(server.connect("").contains("\"server_name\":\"file\""));
     assert!(
