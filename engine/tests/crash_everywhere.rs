@@ -68,13 +68,13 @@ fn run(disk: &SimDisk, kind: u8) -> Outcome {
     let env = Env::simulated(disk, &SimClock::new(START_NS), 1);
     let mut pair = match Pair::create(&env, config(kind)) {
         Ok(pair) => pair,
-        Err(Halt::Stopped) => return None,
+        Err(Halt::Stopped | Halt::Refused(_)) => return None,
         Err(Halt::Differs(what)) => panic!("before any crash: {what}"),
     };
     for action in script() {
         match pair.act(&action) {
             Ok(()) => {}
-            Err(Halt::Stopped) => break,
+            Err(Halt::Stopped | Halt::Refused(_)) => break,
             Err(Halt::Differs(what)) => panic!("{action:?}: {what}"),
         }
     }

@@ -70,13 +70,13 @@ fn run_seed(seed: u64) {
         clock.advance_ns(1_000);
         match pair.act(&action) {
             Ok(()) => {}
-            Err(Halt::Stopped) => break,
+            Err(Halt::Stopped | Halt::Refused(_)) => break,
             Err(Halt::Differs(_)) if !disk.is_powered() => break,
             Err(Halt::Differs(what)) => panic!("seed {seed}, step {step}, {action:?}: {what}"),
         }
         if rng.below(25) == 0 {
             match pair.compare() {
-                Ok(()) | Err(Halt::Stopped) => {}
+                Ok(()) | Err(Halt::Stopped | Halt::Refused(_)) => {}
                 // Reads fail as well once the power is off.
                 Err(Halt::Differs(_)) if !disk.is_powered() => {}
                 Err(Halt::Differs(what)) => panic!("seed {seed}, after step {step}: {what}"),

@@ -10,8 +10,8 @@ use model::{ModelAppend, ModelStream};
 use riverlog_engine::consumer::{AckPolicy, ConsumerConfig};
 use riverlog_engine::io::Env;
 use riverlog_engine::{
-    Append, AppendError, Compression, Consumer, Filter, Lsn, Next, OpenError, PurgeRequest, Seq,
-    Store, StoreOptions, Stream, StreamConfig, Threads, TimestampNs,
+    Append, AppendError, Compression, Consumer, Filter, Lsn, Next, OpenError, PurgeRequest,
+    ReadError, Seq, Store, StoreOptions, Stream, StreamConfig, Threads, TimestampNs,
 };
 
 /// Directory of the store on any disk.
@@ -91,14 +91,16 @@ pub struct Pair {
 /// Why a script ended early.
 #[derive(Debug)]
 pub enum Halt {
-    /// The disk failed or the power is off.
+    /// The log failed or the power is off: the store acknowledges nothing any more.
     Stopped,
+    /// The store refused this action and goes on.
+    Refused(String),
     /// Store and model differ.
     Differs(String),
 }
 
-fn halt<E: std::fmt::Debug>(_: E) -> Halt {
-    Halt::Stopped
+fn halt<E: std::fmt::Debug>(error: E) -> Halt {
+    Halt::Refused(format!("{error:?}"))
 }
 
 pub fn subject_name(subject: u8) -> String {
@@ -146,8 +148,16 @@ impl Pair {
         }
     }
 
-    /// Carries out one action on both and compares the answers.
+    /// Carries out one action on both and compares the answers. A refused action has changed
+    /// neither.
     pub fn act(&mut self, action: &Action) -> Result<(), Halt> {
+        match self.carry_out(action) {
+            Err(Halt::Refused(_)) if self.store.stopped().is_some() => Err(Halt::Stopped),
+            done => done,
+        }
+    }
+
+    fn carry_out(&mut self, action: &Action) -> Result<(), Halt> {
         let mut model = self.model();
         match action {
             Action::Append { subject, len, id } => return self.append(*subject, *len, *id),
@@ -245,7 +255,7 @@ impl Pair {
                 | AppendError::BytesExceeded
                 | AppendError::MsgsPerSubjectExceeded,
             ) => (ModelAppend::Refused, Lsn(0)),
-            Err(_) => return Err(Halt::Stopped),
+            Err(error) => return Err(halt(error)),
         };
         if found != expected {
             return Err(Halt::Differs(format!(
@@ -450,4 +460,48 @@ fn consumer_difference(stream: &Stream, model: &ModelStream) -> Result<(), Strin
         }
     }
     Ok(())
+}
+
+/// Compares `stream` with `model`, where messages may be reported as damaged. Returns the sequences
+/// that were: each by an error that names its stream, its file and a range it lies in.
+pub fn readable_or_reported(stream: &Stream, model: &ModelStream) -> Result<Vec<u64>, String> {
+    let state = stream.state();
+    let found = (state.first_seq.0, state.last_seq.0, state.msgs, state.bytes);
+    let expected = (
+        model.first_seq(),
+        model.last_seq,
+        model.msgs.len() as u64,
+        model.bytes(),
+    );
+    if found != expected {
+        return Err(format!(
+            "(first, last, msgs, bytes) is {found:?}, model {expected:?}"
+        ));
+    }
+    let mut reported = Vec::new();
+    for seq in 0..=model.last_seq + 1 {
+        let message = match stream.get(Seq(seq)) {
+            Ok(message) => message,
+            Err(ReadError::Corrupt(corrupt))
+                if corrupt.stream == stream.id()
+                    && corrupt.first.0 <= seq
+                    && seq <= corrupt.last.0
+                    && model.msgs.contains_key(&seq)
+                    && !corrupt.file.as_os_str().is_empty() =>
+            {
+                reported.push(seq);
+                continue;
+            }
+            Err(error) => return Err(format!("{seq}: {error:?}")),
+        };
+        let found = message
+            .as_ref()
+            .map(|m| (m.subject().to_vec(), m.payload().to_vec()));
+        let expected = model.msgs.get(&seq);
+        let expected = expected.map(|m| (m.subject.clone().into_bytes(), m.payload.clone()));
+        if found != expected {
+            return Err(format!("message {seq} is {found:?}, model {expected:?}"));
+        }
+    }
+    Ok(reported)
 }
