@@ -347,7 +347,8 @@ impl ConsumerState {
                 self.apply_redeliver(seq, tick);
             }
             EventKind::Undeliver => {
-                if self.config.ack == AckPolicy::None && seq != self.delivered.stream {
+                let latest = seq == self.delivered.stream && self.delivered.consumer > 0;
+                if self.config.ack == AckPolicy::None && !(latest && seq > 0) {
                     return Err(ConsumerFormatError::BadValue);
                 }
                 self.apply_undeliver(seq);

@@ -376,6 +376,27 @@ proptest! {
         }
     }
 
+    /// Well-formed events in an order no consumer would record.
+    #[test]
+    fn any_sequence_of_events_leaves_a_consistent_state_or_is_refused(
+        events in vec((0u8..15, 0u8..4, 0u8..12, 0u8..3), 1..30),
+        next in 1u64..8, ack in prop_oneof![Just(AckPolicy::None), Just(AckPolicy::Explicit)],
+    ) {
+        let config = ConsumerConfig { ack, ack_wait_ns: 5, ..ConsumerConfig::default() };
+        let start = StartPosition { next: Seq(next), listed: (1..next).map(Seq).collect() };
+        let mut state = ConsumerState::new(config, &start);
+        for (number, (kind, count, operand, last)) in events.into_iter().enumerate() {
+            let mut batch = vec![number as u8 + 1, kind | count << 4, operand];
+            // Kinds with a time and the one with a list of runs need one more number.
+            batch.extend([last].iter().take(usize::from(matches!(kind, 0 | 3 | 6 | 7 | 11))));
+            batch.extend([1, 1].iter().cycle().take(2 * usize::from(last) * usize::from(kind == 11)));
+            if state.apply_events(&batch).is_err() {
+                break;
+            }
+            prop_assert_eq!(violated(&state), None);
+        }
+    }
+
     #[test]
     fn damaged_snapshots_and_batches_never_panic(
         config in config(), steps in vec(step(), 1..40),
