@@ -31,9 +31,10 @@ pub struct Footer {
     /// Where page 0 starts, in bytes from the start of the file.
     pub pages_offset: u64,
     /// Number of pages of each section, one section behind the other. Segment: table, table
-    /// separators, extents. Run: keys and postings, key separators.
+    /// separators, extents. Run: keys and postings, key separators,
+    /// long keys.
     pub section_pages: [u32; 4],
-    /// Segment: blocks, extents, records. Run: keys, postings.
+    /// Segment: blocks, extents, records. Run: keys, postings, lost ranges.
     pub items: [u64; 3],
     /// Run: digest of the footer of the segment it was made from. Else 0.
     pub source_digest: u64,

@@ -17,14 +17,17 @@
 //!
 //! Separator page: `page_no~ key_len~ key` for each key page, ascending; the key is above every key
 //! of the pages before and not above the first of its own.
+//!
+//! Long keys, those of subjects above [`SUBJECT_BYTES_MAX`], are not searched but read from front to
+//! back: `key_len~ value_len~ key value`, ascending, as one stream of bytes cut into pages.
 
 use super::cursor::Cursor;
 use super::page::PAYLOAD_BYTES_MAX;
 use super::{FormatError, varint};
 use crate::ids::{Seq, StreamId};
 
-/// Longest subject, in bytes, that an index can hold: the key, a value with postings and the
-/// bookkeeping of an entry fit a page.
+/// Longest subject, in bytes, of a key page: the key, a value with postings and the bookkeeping of
+/// an entry fit.
 pub const SUBJECT_BYTES_MAX: usize = 3_600;
 /// Postings that encode to more bytes go to posting pages.
 pub const INLINE_POSTINGS_BYTES_MAX: usize = 256;
@@ -38,6 +41,21 @@ const _: () = assert!(
     // Three lengths, one offset and the number of offsets.
     9 + STREAM_BYTES + SUBJECT_BYTES_MAX + VALUE_BYTES_MAX + 4 <= PAYLOAD_BYTES_MAX
 );
+
+/// Appends a long key with its value.
+pub fn encode_long(key: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    varint::encode(key.len() as u64, out);
+    varint::encode(value.len() as u64, out);
+    out.extend_from_slice(key);
+    out.extend_from_slice(value);
+}
+
+/// Takes a long key and its value.
+pub fn decode_long<'a>(cursor: &mut Cursor<'a>) -> Result<(&'a [u8], &'a [u8]), FormatError> {
+    let key_len = cursor.varint()?;
+    let value_len = cursor.varint()?;
+    Ok((cursor.bytes(key_len)?, cursor.bytes(value_len)?))
+}
 
 /// Swaps the order of bytes so that `.` comes first and the others keep theirs.
 fn to_key_byte(byte: u8) -> u8 {

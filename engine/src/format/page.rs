@@ -31,6 +31,8 @@ pub enum PageKind {
     Postings = 5,
     /// First key of each key page.
     KeySeparators = 6,
+    /// Keys too long for a key page, as one stream of bytes over all these pages.
+    LongKeys = 7,
 }
 
 impl PageKind {
@@ -43,6 +45,7 @@ impl PageKind {
             Keys,
             Postings,
             KeySeparators,
+            LongKeys,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

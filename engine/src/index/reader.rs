@@ -1,5 +1,6 @@
 //! Reads from an index run.
 
+use std::cell::Cell;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,9 @@ use crate::format::cursor::Cursor;
 use crate::format::file_header::FileKind;
 use crate::format::footer::{self, Footer};
 use crate::format::identity::FileIdentity;
-use crate::format::key_page::{KeyPage, Place, Value, decode_key, decode_posting, encode_key};
+use crate::format::key_page::{
+    KeyPage, Place, SUBJECT_BYTES_MAX, Value, decode_key, decode_long, decode_posting, encode_key,
+};
 use crate::format::page::{self, PAGE_BYTES, PageKind};
 use crate::ids::{Seq, StreamId};
 use crate::io::{Env, IoFile};
@@ -128,17 +131,26 @@ impl Run {
         let mut key = Vec::with_capacity(8 + subject.len());
         encode_key(stream, subject, &mut key);
         let mut found = None;
-        // The key can only be on one page.
-        self.seek(&key, 1, &mut |at, entry| {
+        let mut take = |at: &[u8], entry: &dyn Fn() -> Result<SubjectEntry, FormatError>| {
             if at == key {
                 found = Some(entry()?);
             }
-            Ok(ControlFlow::Break(()))
-        })?;
+            Ok(match at < &key[..] {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            })
+        };
+        if subject.len() > SUBJECT_BYTES_MAX {
+            self.visit_long(&mut take)?;
+        } else {
+            // The key can only be on one page.
+            self.seek(&key, 1, &mut take)?;
+        }
         Ok(found)
     }
 
-    /// Visits the subjects of a stream that match, in key order: `.` sorts before other bytes.
+    /// Visits the subjects of a stream that match: first those up to [`SUBJECT_BYTES_MAX`], then
+    /// the longer ones, both in the order of [`compare_subjects`](super::compare_subjects).
     pub fn matching(
         &self,
         stream: StreamId,
@@ -155,16 +167,55 @@ impl Run {
         let mut prefix = Vec::new();
         encode_key(stream, filter.prefix(), &mut prefix);
         let mut subject = Vec::new();
-        self.seek(&prefix, usize::MAX, &mut |key, entry| {
+        let stopped = Cell::new(false);
+        let mut take = |key: &[u8], entry: &dyn Fn() -> Result<SubjectEntry, FormatError>| {
             if !key.starts_with(&prefix) {
-                return Ok(ControlFlow::Break(()));
+                return Ok(match key < &prefix[..] {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                });
             }
             decode_key(key, &mut subject)?;
             if !filter.matches(&subject) {
                 return Ok(ControlFlow::Continue(()));
             }
-            Ok(visit(&subject, &entry()?))
-        })
+            let flow = visit(&subject, &entry()?);
+            stopped.set(flow.is_break());
+            Ok(flow)
+        };
+        self.seek(&prefix, usize::MAX, &mut take)?;
+        if self.footer.section_pages[2] > 0 {
+            // The visitor's own wish to stop reaches over the border; running out of keys does not.
+            self.visit_long(&mut |key, entry| {
+                if stopped.get() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                take(key, entry)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Visits the keys that are too long for key pages.
+    fn visit_long(&self, visit: &mut Visitor<'_>) -> Result<(), RunError> {
+        let start = self.footer.section_start(2);
+        let mut joined = Vec::new();
+        for index in 0..self.footer.section_pages[2] {
+            joined.extend_from_slice(&self.page(PageKind::LongKeys, start + index)?);
+        }
+        let joined = Bytes::from(joined);
+        let mut cursor = Cursor::new(&joined);
+        while !cursor.rest().is_empty() {
+            let (key, value) =
+                decode_long(&mut cursor).map_err(|error| self.damaged(start, error))?;
+            let entry = || SubjectEntry::decode(&joined, value, start);
+            match visit(key, &entry) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return Ok(()),
+                Err(error) => return Err(self.damaged(start, error)),
+            }
+        }
+        Ok(())
     }
 
     /// Visits the sequences and sizes of a subject from `from` on, ascending.
@@ -340,7 +391,8 @@ fn visit_page(
         if page.key() < start {
             continue;
         }
-        let entry = || SubjectEntry::decode(payload, value.clone(), page_no);
+        let bytes = payload.get(value).ok_or(FormatError::Truncated)?;
+        let entry = || SubjectEntry::decode(payload, bytes, page_no);
         if visit(page.key(), &entry)?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
@@ -349,13 +401,9 @@ fn visit_page(
 }
 
 impl SubjectEntry {
-    fn decode(
-        payload: &Bytes,
-        value: std::ops::Range<usize>,
-        page_no: u32,
-    ) -> Result<SubjectEntry, FormatError> {
-        let bytes = payload.get(value).ok_or(FormatError::Truncated)?;
-        let value = Value::decode(bytes)?;
+    /// Decodes a value that is part of `payload`.
+    fn decode(payload: &Bytes, value: &[u8], page_no: u32) -> Result<SubjectEntry, FormatError> {
+        let value = Value::decode(value)?;
         Ok(SubjectEntry {
             count: value.count,
             first: value.first,

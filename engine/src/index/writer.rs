@@ -9,7 +9,7 @@ use crate::format::footer::{self, Footer};
 use crate::format::identity::FileIdentity;
 use crate::format::key_page::{
     INLINE_POSTINGS_BYTES_MAX, KeyPageBuilder, Place, SUBJECT_BYTES_MAX, Value, encode_chunk,
-    encode_key, encode_postings,
+    encode_key, encode_long, encode_postings,
 };
 use crate::format::page::{self, PAGE_BYTES, PAYLOAD_BYTES_MAX, PageKind};
 use crate::format::varint;
@@ -49,6 +49,8 @@ pub struct RunWriter {
     keys_page_no: u32,
     postings: Option<OpenPage>,
     separators: Vec<(u32, Vec<u8>)>,
+    /// Keys too long for a page, with their values.
+    long: Vec<u8>,
     last_key: Vec<u8>,
     key_count: u64,
     posting_count: u64,
@@ -85,6 +87,7 @@ impl RunWriter {
             keys_page_no: 0,
             postings: None,
             separators: Vec::new(),
+            long: Vec::new(),
             last_key: Vec::new(),
             key_count: 0,
             posting_count: 0,
@@ -100,8 +103,7 @@ impl RunWriter {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` if an order is not kept, there is no sequence, or the subject is longer than
-    /// [`SUBJECT_BYTES_MAX`].
+    /// `InvalidInput` if an order is not kept or there is no sequence.
     pub fn push(
         &mut self,
         stream: StreamId,
@@ -111,9 +113,6 @@ impl RunWriter {
         let (Some((first, size)), Some((last, _))) = (postings.first(), postings.last()) else {
             return Err(invalid_input("a subject without a sequence"));
         };
-        if subject.len() > SUBJECT_BYTES_MAX {
-            return Err(invalid_input("the subject is too long for an index"));
-        }
         if !postings.is_sorted_by(|a, b| a.0 < b.0) {
             return Err(invalid_input("sequences do not ascend"));
         }
@@ -138,7 +137,11 @@ impl RunWriter {
         let mut encoded = std::mem::take(&mut self.value);
         encoded.clear();
         value.encode(&mut encoded);
-        self.push_entry(&key, &encoded)?;
+        if subject.len() > SUBJECT_BYTES_MAX {
+            encode_long(&key, &encoded, &mut self.long);
+        } else {
+            self.push_entry(&key, &encoded)?;
+        }
         self.key_count += 1;
         self.posting_count += postings.len() as u64;
         self.key = std::mem::replace(&mut self.last_key, key);
@@ -197,6 +200,8 @@ impl RunWriter {
         }
     }
 
+    /// Adds an entry to the open key page, or to a new one. `last_key` may be a long one: as a
+    /// lower border it serves as well.
     fn push_entry(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
         if !self.keys.is_empty() && self.keys.push(key, value) {
             return Ok(());
@@ -235,13 +240,20 @@ impl RunWriter {
             let page_no = self.take_page_no()?;
             self.write_page(PageKind::KeySeparators, page_no, &payload)?;
         }
+        let separator_pages = self.next_page - data_pages;
+        let long = std::mem::take(&mut self.long);
+        for chunk in long.chunks(PAYLOAD_BYTES_MAX) {
+            let page_no = self.take_page_no()?;
+            self.write_page(PageKind::LongKeys, page_no, chunk)?;
+        }
+        let long_pages = self.next_page - data_pages - separator_pages;
         let footer_offset = page_offset(self.next_page);
         let footer = Footer {
             kind: FileKind::Index,
             store_uuid: self.store_uuid,
             file_no: self.source.id.0,
             pages_offset: page_offset(0),
-            section_pages: [data_pages, self.next_page - data_pages, 0, 0],
+            section_pages: [data_pages, separator_pages, long_pages, 0],
             items: [self.key_count, self.posting_count, lost_ranges],
             source_digest: self.source.footer_digest,
             file_bytes: footer_offset + footer::BYTES as u64,
