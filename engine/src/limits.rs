@@ -10,8 +10,8 @@ pub const FILE_HEADERS_OVERHEAD_BYTES: u64 = 4;
 /// Accounted overhead of a message in a memory stream, in bytes (LIM-012).
 pub const MEMORY_MESSAGE_OVERHEAD_BYTES: u64 = 16;
 
-/// Longest subject, in bytes: what a page of the index can hold.
-pub const SUBJECT_BYTES_MAX: usize = crate::index::SUBJECT_BYTES_MAX;
+/// Longest subject, in bytes: lengths up to here keep every record header small.
+pub const SUBJECT_BYTES_MAX: usize = 64 * 1024 - 1;
 /// Longest message (subject, headers, payload and id together), in bytes. A record must fit one
 /// WAL frame and one block, and replay must be able to hold it.
 pub const MESSAGE_BYTES_MAX: usize = 68 * 1024 * 1024;

@@ -18,7 +18,7 @@
 //! Separator page: `page_no~ key_len~ key` for each key page, ascending; the key is above every key
 //! of the pages before and not above the first of its own.
 //!
-//! Long keys, those of subjects above [`SUBJECT_BYTES_MAX`], are not searched but read from front to
+//! Long keys, those of subjects above [`PAGED_SUBJECT_BYTES_MAX`], are not searched but read from front to
 //! back: `key_len~ value_len~ key value`, ascending, as one stream of bytes cut into pages.
 
 use super::cursor::Cursor;
@@ -28,7 +28,7 @@ use crate::ids::{Seq, StreamId};
 
 /// Longest subject, in bytes, of a key page: the key, a value with postings and the bookkeeping of
 /// an entry fit.
-pub const SUBJECT_BYTES_MAX: usize = 3_600;
+pub const PAGED_SUBJECT_BYTES_MAX: usize = 3_600;
 /// Postings that encode to more bytes go to posting pages.
 pub const INLINE_POSTINGS_BYTES_MAX: usize = 256;
 /// Entries from one whole key to the next.
@@ -39,7 +39,7 @@ const STREAM_BYTES: usize = 8;
 
 const _: () = assert!(
     // Three lengths, one offset and the number of offsets.
-    9 + STREAM_BYTES + SUBJECT_BYTES_MAX + VALUE_BYTES_MAX + 4 <= PAYLOAD_BYTES_MAX
+    9 + STREAM_BYTES + PAGED_SUBJECT_BYTES_MAX + VALUE_BYTES_MAX + 4 <= PAYLOAD_BYTES_MAX
 );
 
 /// Appends a long key with its value.
@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn the_largest_entry_fits_a_page() {
         let mut builder = KeyPageBuilder::default();
-        let key = key(u64::MAX, &[b'x'; SUBJECT_BYTES_MAX]);
+        let key = key(u64::MAX, &[b'x'; PAGED_SUBJECT_BYTES_MAX]);
         assert!(builder.push(&key, &[1; VALUE_BYTES_MAX]));
         assert!(builder.finish().len() <= PAYLOAD_BYTES_MAX);
     }

@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use crate::format::key_page::{SUBJECT_BYTES_MAX, compare_subjects};
+pub use crate::format::key_page::compare_subjects;
 use crate::ids::SegmentId;
 
 pub use memory::{MemoryEntry, MemoryRun};

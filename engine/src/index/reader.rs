@@ -16,7 +16,8 @@ use crate::format::file_header::FileKind;
 use crate::format::footer::{self, Footer};
 use crate::format::identity::FileIdentity;
 use crate::format::key_page::{
-    KeyPage, Place, SUBJECT_BYTES_MAX, Value, decode_key, decode_long, decode_posting, encode_key,
+    KeyPage, PAGED_SUBJECT_BYTES_MAX, Place, Value, decode_key, decode_long, decode_posting,
+    encode_key,
 };
 use crate::format::page::{self, PAGE_BYTES, PageKind};
 use crate::ids::{Seq, StreamId};
@@ -140,7 +141,7 @@ impl Run {
                 false => ControlFlow::Break(()),
             })
         };
-        if subject.len() > SUBJECT_BYTES_MAX {
+        if subject.len() > PAGED_SUBJECT_BYTES_MAX {
             self.visit_long(&mut take)?;
         } else {
             // The key can only be on one page.
@@ -149,8 +150,8 @@ impl Run {
         Ok(found)
     }
 
-    /// Visits the subjects of a stream that match: first those up to [`SUBJECT_BYTES_MAX`], then
-    /// the longer ones, both in the order of [`compare_subjects`](super::compare_subjects).
+    /// Visits the subjects of a stream that match: first those that fit key pages, then the longer
+    /// ones, both in the order of [`compare_subjects`](super::compare_subjects).
     pub fn matching(
         &self,
         stream: StreamId,

@@ -8,7 +8,7 @@ use crate::format::file_header::{self, FileHeader, FileKind};
 use crate::format::footer::{self, Footer};
 use crate::format::identity::FileIdentity;
 use crate::format::key_page::{
-    INLINE_POSTINGS_BYTES_MAX, KeyPageBuilder, Place, SUBJECT_BYTES_MAX, Value, encode_chunk,
+    INLINE_POSTINGS_BYTES_MAX, KeyPageBuilder, PAGED_SUBJECT_BYTES_MAX, Place, Value, encode_chunk,
     encode_key, encode_long, encode_postings,
 };
 use crate::format::page::{self, PAGE_BYTES, PAYLOAD_BYTES_MAX, PageKind};
@@ -137,7 +137,7 @@ impl RunWriter {
         let mut encoded = std::mem::take(&mut self.value);
         encoded.clear();
         value.encode(&mut encoded);
-        if subject.len() > SUBJECT_BYTES_MAX {
+        if subject.len() > PAGED_SUBJECT_BYTES_MAX {
             encode_long(&key, &encoded, &mut self.long);
         } else {
             self.push_entry(&key, &encoded)?;

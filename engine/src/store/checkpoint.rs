@@ -17,8 +17,10 @@ use super::error::CheckpointError;
 use super::keys::{self, kind};
 use super::layout::Layout;
 use super::shared::StoreShared;
+use crate::cache::FileKey;
 use crate::config::Compression;
 use crate::format::cursor::Cursor;
+use crate::format::file_header::FileKind;
 use crate::format::{FormatError, varint};
 use crate::ids::{ConsumerId, Lsn, SegmentId, Seq, StreamId, TimestampNs};
 use crate::index::{RunWriter, compare_subjects};
@@ -412,12 +414,17 @@ impl Checkpointer {
     fn remove_dead_files(&mut self) -> Result<(), CheckpointError> {
         let io = &self.shared.env.io;
         let layout = &self.layout;
+        let cache = &self.shared.cache;
         self.listed.retain(|segment, streams| {
             if !streams.is_empty() {
                 return true;
             }
             let removed = io.remove(&layout.segment(*segment));
             let _ = io.remove(&layout.index(*segment));
+            // An open file keeps its space.
+            for kind in [FileKind::Segment, FileKind::Index] {
+                cache.forget_file(FileKey::new(kind, segment.0));
+            }
             match removed {
                 Ok(()) => false,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
