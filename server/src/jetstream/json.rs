@@ -142,16 +142,15 @@ impl Fields {
         }
     }
 
+    /// Takes a field; the exact name counts before other spellings of it.
     fn take(&mut self, name: &str) -> Option<Value> {
-        if let Some(value) = self.map.remove(name) {
-            return Some(value).filter(|v| !v.is_null());
+        let mut value = self.map.remove(name);
+        let others = |key: &&String| key.eq_ignore_ascii_case(name);
+        while let Some(key) = self.map.keys().find(others).cloned() {
+            let other = self.map.remove(&key);
+            value = value.or(other);
         }
-        let key = self
-            .map
-            .keys()
-            .find(|key| key.eq_ignore_ascii_case(name))?
-            .clone();
-        self.map.remove(&key).filter(|v| !v.is_null())
+        value.filter(|value| !value.is_null())
     }
 
     /// All known fields were read: what is left is unknown.

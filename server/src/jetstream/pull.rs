@@ -80,6 +80,7 @@ fn admit(
     if request.no_wait && requests_pending(consumer) {
         return Err(Some(status("408 Requests Pending")));
     }
+    let waits = !request.no_wait || request.expires.is_some();
     let heartbeat = request.heartbeat_ns > 0;
     let max = usize::try_from(config.max_waiting).unwrap_or(usize::MAX);
     let mut waiting = consumer.waiting.lock();
@@ -89,6 +90,14 @@ fn admit(
         });
     }
     if waiting.len() >= max {
+        if !waits
+            && consumer
+                .engine
+                .num_pending()
+                .is_ok_and(|pending| pending == 0)
+        {
+            return Err(Some(status("404 No Messages")));
+        }
         // PULL-012: a request with heartbeats notices their absence.
         return Err((!heartbeat).then(|| status("409 Exceeded MaxWaiting")));
     }

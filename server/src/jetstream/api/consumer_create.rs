@@ -43,7 +43,6 @@ pub(super) fn create(shared: &Arc<Shared>, route: &Route, body: &[u8]) -> Result
         batch_max: limits.max_request_batch,
     };
     let config = check_consumer_config(&request.config, &stream.config(), rules)?;
-    unsupported::check_consumer(&config)?;
 
     let _changes = shared.changes.lock();
     if shared.stream(&route.stream).is_none() {
@@ -108,6 +107,7 @@ fn create_new(
     stream: &Arc<StreamHandle>,
     config: ConsumerConfig,
 ) -> Result<Arc<ConsumerHandle>, ApiError> {
+    unsupported::check_consumer(&config)?;
     let stream_config = stream.config();
     let default = shared
         .options
@@ -155,6 +155,7 @@ fn update_existing(
         return Err(errors::CONSUMER_ALREADY_EXISTS);
     }
     consumer_update::check_update(&old, &config)?;
+    unsupported::check_consumer(&config)?;
     if stream.config().retention == Retention::WorkQueue {
         check_work_queue_overlap(
             &config.filters(),

@@ -121,8 +121,8 @@ fn set_defaults(
     if config.ack_wait == 0 && matches!(config.ack_policy, AckPolicy::All | AckPolicy::Explicit) {
         config.ack_wait = ACK_WAIT_NS_DEFAULT;
     }
-    default_inactivity(config, stream, rules.pedantic)?;
     default_ack_pending(config, stream, rules, acks)?;
+    default_inactivity(config, stream, rules.pedantic)?;
     if !config.is_push() && config.max_waiting == 0 {
         config.max_waiting = WAITING_DEFAULT;
     }

@@ -3,16 +3,12 @@
 
 use super::super::errors::{ApiError, not_supported_by_consumer, not_supported_by_stream};
 use super::super::types::consumer_config::ConsumerConfig;
-use super::super::types::enums::{AckPolicy, PersistMode, PriorityPolicy, ReplayPolicy, Retention};
+use super::super::types::enums::{AckPolicy, PersistMode, PriorityPolicy, ReplayPolicy};
 use super::super::types::stream_config::StreamConfig;
 
 /// Refuses what a stream cannot do yet.
 pub fn check_stream(config: &StreamConfig) -> Result<(), ApiError> {
     let asked = [
-        (
-            config.retention == Retention::Interest,
-            "retention interest",
-        ),
         (config.mirror.is_some(), "a mirror"),
         (!config.sources.is_empty(), "sourcing from other streams"),
         (config.subject_transform.is_some(), "subject_transform"),
@@ -55,12 +51,17 @@ pub fn check_consumer(config: &ConsumerConfig) -> Result<(), ApiError> {
             config.priority_policy != PriorityPolicy::None,
             "a priority policy",
         ),
-        (!config.sample_freq.is_empty(), "sample_freq"),
+        (samples(&config.sample_freq), "sample_freq"),
     ];
     match asked.iter().find(|(wanted, _)| *wanted) {
         Some((_, what)) => Err(not_supported_by_consumer(what)),
         None => Ok(()),
     }
+}
+
+/// Sampling of no acknowledgement at all is what happens anyway.
+fn samples(percent: &str) -> bool {
+    !matches!(percent, "" | "0" | "0%")
 }
 
 #[cfg(test)]
