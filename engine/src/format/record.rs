@@ -30,6 +30,9 @@ pub struct Record<'a> {
 /// Bytes the fixed part of the checksummed identity takes.
 const IDENTITY_BYTES: usize = 8 + 8 + 8 + 1 + 4 * 4;
 
+/// Messages of up to this many checksummed bytes are copied together first.
+const CONTIGUOUS_BYTES_MAX: usize = 512;
+
 /// The checksum (CRC-32, ISO-HDLC) of a message: stream id, sequence, timestamp, flags, the four
 /// lengths (`u32`), then subject, headers, payload and message id.
 #[expect(
@@ -55,6 +58,17 @@ pub fn record_crc(
     for (i, part) in parts.iter().enumerate() {
         let len = u32::try_from(part.len()).unwrap_or(u32::MAX);
         identity[25 + 4 * i..29 + 4 * i].copy_from_slice(&len.to_le_bytes());
+    }
+    let total: usize = IDENTITY_BYTES + parts.iter().map(|part| part.len()).sum::<usize>();
+    if total <= CONTIGUOUS_BYTES_MAX {
+        // One run over contiguous bytes is several times faster than one over each short part.
+        let mut buffer = [0_u8; CONTIGUOUS_BYTES_MAX];
+        let mut end = 0;
+        for part in [&identity[..], subject, headers, payload, msg_id] {
+            buffer[end..end + part.len()].copy_from_slice(part);
+            end += part.len();
+        }
+        return crc32fast::hash(&buffer[..end]);
     }
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&identity);
@@ -143,5 +157,31 @@ impl<'a> Record<'a> {
         };
         record.verify(stream)?;
         Ok(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_does_not_depend_on_how_it_is_computed() {
+        for payload_len in [0, 1, 100, 400, 460, 470, 480, 600, 5_000] {
+            let payload = vec![0x5a; payload_len];
+            let (stream, seq, ts) = (StreamId(3), Seq(4), TimestampNs(5));
+            let mut covered = Vec::new();
+            covered.extend_from_slice(&3_u64.to_le_bytes());
+            covered.extend_from_slice(&4_u64.to_le_bytes());
+            covered.extend_from_slice(&5_u64.to_le_bytes());
+            covered.push(6);
+            for len in [3, 0, payload_len as u32, 2] {
+                covered.extend_from_slice(&len.to_le_bytes());
+            }
+            covered.extend_from_slice(b"a.b");
+            covered.extend_from_slice(&payload);
+            covered.extend_from_slice(b"id");
+            let crc = record_crc(stream, seq, ts, 6, b"a.b", b"", &payload, b"id");
+            assert_eq!(crc, crc32fast::hash(&covered), "payload of {payload_len}");
+        }
     }
 }

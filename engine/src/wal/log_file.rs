@@ -244,13 +244,27 @@ impl Window {
     fn from(&mut self, offset: u64, len: u64, file_len: u64) -> io::Result<&[u8]> {
         let end = self.start + self.bytes.len() as u64;
         if offset < self.start || offset + len > end {
-            let want = len.max(WINDOW_BYTES).min(file_len.saturating_sub(offset));
-            self.bytes.resize(want as usize, 0);
-            let got = self.file.read_at(&mut self.bytes, offset)?;
-            self.bytes.truncate(got);
+            // What is in memory already is kept, so that no byte of a scan is read twice.
+            let kept = if (self.start..end).contains(&offset) {
+                end - offset
+            } else {
+                0
+            };
+            self.bytes.drain(..self.bytes.len() - kept as usize);
             self.start = offset;
+            let want = len.max(WINDOW_BYTES).min(file_len.saturating_sub(offset));
+            self.bytes.resize(want.max(kept) as usize, 0);
+            let missing = &mut self.bytes[kept as usize..];
+            let got = match self.file.read_at(missing, offset + kept) {
+                Ok(got) => got,
+                Err(error) => {
+                    self.bytes.truncate(kept as usize);
+                    return Err(error);
+                }
+            };
+            self.bytes.truncate(kept as usize + got);
             self.bytes_read += got as u64;
-            if (got as u64) < len {
+            if (self.bytes.len() as u64) < len {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }

@@ -118,3 +118,35 @@ fn a_damaged_sector_is_refused_or_cut_wherever_it_is() {
         }
     }
 }
+
+#[test]
+fn recovery_reads_each_byte_once() {
+    let disk = SimDisk::new(1);
+    let options = WalOptions {
+        file_bytes: 8 << 20,
+        ..small()
+    };
+    let (queue, mut committer) =
+        queue_and_committer(&disk, 1, options, 1, Vec::new()).expect("created");
+    let config = vec![7; 700_000];
+    for _ in 0..9 {
+        let accepted = queue.enqueue(Class::Append, 1, None, |out| {
+            let put = Op::StreamPut {
+                stream: STREAM,
+                created: TimestampNs(0),
+                config: &config,
+            };
+            put.encode(out);
+        });
+        accepted.expect("accepted");
+        committer.step();
+    }
+    let mut ops = 0;
+    let report = recover(&env(&disk, 2), dir(), UUID, Lsn(0), false, &mut |_, _| {
+        ops += 1;
+        Ok(())
+    });
+    assert_eq!(ops, 9);
+    let report = report.expect("recovered");
+    assert!(report.bytes_read <= 8 << 20, "{}", report.bytes_read);
+}
