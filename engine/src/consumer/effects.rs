@@ -175,16 +175,17 @@ impl ConsumerState {
         }
     }
 
-    /// Removes one message from pending or from the given-up ones, and moves the floor.
-    pub(super) fn apply_ack(&mut self, seq: u64) -> bool {
-        let was_first = self.pending.first().is_none_or(|(first, _)| first == seq);
-        match self.drop_message(seq) {
-            Dropped::Unknown => return false,
-            // An acknowledgement above the lowest open message leaves the floor alone.
-            Dropped::Pending if !was_first => {}
-            Dropped::Pending | Dropped::GivenUp => self.raise_floor(),
+    /// Removes one message from pending, or from the given-up ones. The floor moves only when the
+    /// lowest open message leaves.
+    pub(super) fn apply_ack(&mut self, seq: u64) {
+        let is_lowest = self
+            .pending
+            .first()
+            .is_some_and(|(lowest, _)| lowest == seq);
+        self.drop_message(seq);
+        if is_lowest {
+            self.raise_floor();
         }
-        true
     }
 
     /// Acknowledges everything delivered up to `seq` (T-64); the removed messages.

@@ -194,3 +194,63 @@ fn notices_are_bounded_and_the_loss_is_counted() {
     );
     assert!(bench.state.notices_dropped() > 0);
 }
+
+#[test]
+fn dlv016_the_floor_of_a_filtered_consumer_stops_below_the_next_open_message() {
+    let mut bench = Bench::new(explicit(), 0);
+    for at in 0..6 {
+        bench.publish(at % 2 == 0);
+    }
+    assert_eq!(bench.fetch_all(0), [1, 3, 5]);
+    bench.ack([1]);
+    assert_eq!(bench.info(), [(3, 5), (1, 2), (2, 0)]);
+    bench.ack([5]);
+    assert_eq!(bench.info(), [(3, 5), (1, 2), (1, 0)]);
+    bench.ack([3]);
+    assert_eq!(bench.info(), [(3, 5), (3, 5), (0, 0)]);
+}
+
+#[test]
+fn dlv016_redeliveries_in_between_leave_no_gap_in_the_floor() {
+    let mut bench = Bench::new(explicit(), 3);
+    bench.fetch_n(2, 0);
+    assert_eq!(bench.fetch_n(3, 1000), [1, 2, 3]);
+    bench.ack([1]);
+    assert_eq!(bench.info(), [(5, 3), (1, 1), (2, 1)]);
+    bench.ack([2]);
+    assert_eq!(bench.info(), [(5, 3), (4, 2), (1, 0)]);
+}
+
+#[test]
+fn t58_a_given_up_message_acknowledged_late_is_no_longer_counted() {
+    let mut bench = Bench::new(
+        ConsumerConfig {
+            max_deliver: Some(2),
+            ..explicit()
+        },
+        5,
+    );
+    bench.fetch_n(3, 0);
+    bench.fetch_n(3, 1000);
+    assert_eq!(bench.fetch_n(2, 2000), [4, 5]);
+    assert_eq!(bench.info(), [(8, 5), (0, 0), (2, 3)]);
+    assert_eq!(
+        bench.state.ack(Seq(2), at(2000)),
+        AckOutcome::Applied(Acked::One(Seq(2)))
+    );
+    assert_eq!(bench.info(), [(8, 5), (0, 0), (2, 2)]);
+    assert_eq!(
+        bench.state.nak(Seq(1), None, at(2000)),
+        AckOutcome::AlreadyDone
+    );
+    bench.ack([4]);
+    assert_eq!(bench.info(), [(8, 5), (7, 4), (1, 2)]);
+}
+
+#[test]
+fn ack005_terminating_with_ack_all_covers_everything_below() {
+    let mut bench = Bench::new(ack_all(), 10);
+    bench.fetch_n(5, 0);
+    assert_eq!(bench.state.term(Seq(3), at(1)), many(&[1, 2, 3]));
+    assert_eq!(bench.info(), [(5, 5), (3, 3), (2, 0)]);
+}

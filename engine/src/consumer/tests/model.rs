@@ -203,10 +203,9 @@ impl Model {
     }
 
     fn finish(&mut self, seq: u64) {
-        let above_lowest = self.open.first().is_some_and(|open| open.seq < seq);
-        let was_open = self.find(seq).is_some();
+        let is_lowest = self.open.first().is_some_and(|open| open.seq == seq);
         self.forget(seq);
-        if !(was_open && above_lowest) {
+        if is_lowest {
             self.raise_floor();
         }
     }
