@@ -3,6 +3,12 @@
 
 use std::fmt;
 
+use roaring::RoaringTreemap;
+
+/// Longest run of consecutive sequences written as one. Bounds what a few damaged bytes can make
+/// a reader do.
+pub(super) const RUN_MAX: u64 = 4096;
+
 /// Why stored consumer bytes were refused. Nothing of the bytes has been applied unless said so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsumerFormatError {
@@ -73,6 +79,32 @@ pub(super) fn put_option(out: &mut Vec<u8>, value: Option<u64>) {
             out.push(1);
             put_u64(out, value);
         }
+    }
+}
+
+/// A set of sequences as runs: distance from the end of the run before, and length.
+pub(super) fn put_set(out: &mut Vec<u8>, set: &RoaringTreemap) {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for seq in set {
+        match runs.last_mut() {
+            Some((first, len)) if *len < RUN_MAX && *first + *len == seq => *len += 1,
+            _ => runs.push((seq, 1)),
+        }
+    }
+    put_u64(out, runs.len() as u64);
+    let mut end = 0;
+    for (first, len) in runs {
+        put_u64(out, first - end);
+        put_u64(out, len);
+        end = first + len;
+    }
+}
+
+/// The sum, with a successor.
+pub(super) fn ahead(from: u64, by: u64) -> Result<u64, ConsumerFormatError> {
+    match from.checked_add(by) {
+        Some(sum) if sum < u64::MAX => Ok(sum),
+        _ => Err(ConsumerFormatError::BadNumber),
     }
 }
 
@@ -163,6 +195,22 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A set of sequences below `end_max`.
+    pub(super) fn set(&mut self, end_max: u64) -> Result<RoaringTreemap, ConsumerFormatError> {
+        let mut set = RoaringTreemap::new();
+        let mut end = 0;
+        for _ in 0..self.count()? {
+            let first = ahead(end, self.u64()?)?;
+            let len = self.u64()?;
+            end = ahead(first, len)?;
+            if len > RUN_MAX || end > end_max {
+                return Err(ConsumerFormatError::BadValue);
+            }
+            set.insert_range(first..end);
+        }
+        Ok(set)
+    }
+
     pub(super) fn finish(self) -> Result<(), ConsumerFormatError> {
         if self.rest.is_empty() {
             Ok(())
@@ -190,6 +238,32 @@ mod tests {
             prop_assert_eq!(reader.option(), Ok(Some(unsigned)));
             prop_assert_eq!(reader.finish(), Ok(()));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn sets_come_back(runs in proptest::collection::vec((0u64..9000, 1u64..9000), 0..8)) {
+            let mut set = RoaringTreemap::new();
+            let mut end = 0;
+            for (gap, len) in runs {
+                set.insert_range(end + gap..end + gap + len);
+                end += gap + len;
+            }
+            let mut out = Vec::new();
+            put_set(&mut out, &set);
+            prop_assert_eq!(Reader::new(&out).set(end), Ok(set.clone()));
+            if end > 0 {
+                prop_assert!(Reader::new(&out).set(end - 1).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_longer_than_ever_written_is_refused_before_it_is_made() {
+        let mut out = vec![1, 0];
+        put_u64(&mut out, u64::MAX / 4);
+        let refused = Reader::new(&out).set(u64::MAX / 2);
+        assert_eq!(refused, Err(ConsumerFormatError::BadValue));
     }
 
     #[test]

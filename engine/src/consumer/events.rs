@@ -7,13 +7,10 @@
 
 use roaring::RoaringTreemap;
 
-use super::codec::{ConsumerFormatError, Reader, put_i64, put_u64};
+use super::codec::{ConsumerFormatError, RUN_MAX, Reader, put_i64, put_set, put_u64};
 use super::config::AckPolicy;
 use super::pending::Tick;
 use super::state::ConsumerState;
-
-/// Longest run in one event. Bounds what a few damaged bytes can make a replay do.
-const RUN_MAX: u64 = 4096;
 
 /// Counts from here on continue in a number of their own.
 const COUNT_INLINE_MAX: u64 = 15;
@@ -171,15 +168,8 @@ impl EventLog {
         if !self.enabled {
             return;
         }
-        let runs = runs_of(removed);
         self.plain(EventKind::PurgePartly, first_seq);
-        put_u64(&mut self.bytes, runs.len() as u64);
-        let mut end = 0;
-        for (first, len) in runs {
-            put_u64(&mut self.bytes, first - end);
-            put_u64(&mut self.bytes, len);
-            end = first + len;
-        }
+        put_set(&mut self.bytes, removed);
     }
 
     pub(super) fn trimmed(&mut self, first_seq: u64) {
@@ -218,17 +208,6 @@ impl EventLog {
         }
         self.events += 1;
     }
-}
-
-fn runs_of(set: &RoaringTreemap) -> Vec<(u64, u64)> {
-    let mut runs: Vec<(u64, u64)> = Vec::new();
-    for seq in set {
-        match runs.last_mut() {
-            Some((first, len)) if *first + *len == seq => *len += 1,
-            _ => runs.push((seq, 1)),
-        }
-    }
-    runs
 }
 
 impl ConsumerState {
@@ -367,22 +346,8 @@ impl ConsumerState {
         reader: &mut Reader<'_>,
         first_seq: u64,
     ) -> Result<(), ConsumerFormatError> {
-        let mut removed = RoaringTreemap::new();
-        let mut end = 0u64;
-        for _ in 0..reader.count()? {
-            let first = end
-                .checked_add(reader.u64()?)
-                .ok_or(ConsumerFormatError::BadValue)?;
-            let len = reader.u64()?;
-            end = first
-                .checked_add(len)
-                .ok_or(ConsumerFormatError::BadValue)?;
-            // A run that does not lie in the delivered messages names nothing.
-            if end > self.delivered.stream.saturating_add(1) {
-                return Err(ConsumerFormatError::BadValue);
-            }
-            removed.insert_range(first..end);
-        }
+        // Only delivered messages can have been removed from the consumer.
+        let removed = reader.set(self.delivered.stream + 1)?;
         self.apply_purged_partly(sequence(first_seq)?, &removed);
         Ok(())
     }

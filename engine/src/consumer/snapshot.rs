@@ -1,8 +1,6 @@
 //! The whole state as bytes, for checkpoints.
 
-use roaring::RoaringTreemap;
-
-use super::codec::{ConsumerFormatError, Reader, put_i64, put_u64};
+use super::codec::{ConsumerFormatError, RUN_MAX, Reader, ahead, put_i64, put_set, put_u64};
 use super::config::{AckPolicy, ConsumerConfig};
 use super::invariants;
 use super::pending::{PendingEntry, Tick};
@@ -55,7 +53,8 @@ impl ConsumerState {
         for (seq, entry) in self.pending.iter() {
             match runs.last_mut() {
                 Some((first, start, len))
-                    if *first + *len == seq
+                    if *len < RUN_MAX
+                        && *first + *len == seq
                         && start.consumer_seq + *len == entry.consumer_seq
                         && start.sent == entry.sent =>
                 {
@@ -109,9 +108,9 @@ impl ConsumerState {
             return Err(ConsumerFormatError::BadValue);
         }
         state.last_delivered = Some(state.clock.start()).filter(|_| state.delivered.consumer > 0);
-        state.listed = read_set(&mut reader, state.next)?;
-        state.exhausted = read_set(&mut reader, state.next)?;
-        state.urgent = read_set(&mut reader, state.next)?;
+        state.listed = reader.set(state.next)?;
+        state.exhausted = reader.set(state.next)?;
+        state.urgent = reader.set(state.next)?;
         let mut seq = 0u64;
         for _ in 0..reader.count()? {
             seq = ahead(seq, reader.u64()?)?;
@@ -148,6 +147,7 @@ impl ConsumerState {
             let consumer_end = ahead(consumer_seq, len)?;
             // Each number must be possible before that many entries are made.
             if self.config.ack == AckPolicy::None
+                || len > RUN_MAX
                 || seq_end > self.delivered.stream + 1
                 || consumer_end > self.delivered.consumer + 1
             {
@@ -164,43 +164,4 @@ impl ConsumerState {
         }
         Ok(())
     }
-}
-
-fn ahead(from: u64, by: u64) -> Result<u64, ConsumerFormatError> {
-    match from.checked_add(by) {
-        Some(sum) if sum < u64::MAX => Ok(sum),
-        _ => Err(ConsumerFormatError::BadNumber),
-    }
-}
-
-fn put_set(out: &mut Vec<u8>, set: &RoaringTreemap) {
-    let mut runs: Vec<(u64, u64)> = Vec::new();
-    for seq in set {
-        match runs.last_mut() {
-            Some((first, len)) if *first + *len == seq => *len += 1,
-            _ => runs.push((seq, 1)),
-        }
-    }
-    put_u64(out, runs.len() as u64);
-    let mut end = 0;
-    for (first, len) in runs {
-        put_u64(out, first - end);
-        put_u64(out, len);
-        end = first + len;
-    }
-}
-
-/// Reads a set of sequences below `end_max`. A long run costs no more than a short one.
-fn read_set(reader: &mut Reader<'_>, end_max: u64) -> Result<RoaringTreemap, ConsumerFormatError> {
-    let mut set = RoaringTreemap::new();
-    let mut end = 0;
-    for _ in 0..reader.count()? {
-        let first = ahead(end, reader.u64()?)?;
-        end = ahead(first, reader.u64()?)?;
-        if end > end_max {
-            return Err(ConsumerFormatError::BadValue);
-        }
-        set.insert_range(first..end);
-    }
-    Ok(set)
 }
