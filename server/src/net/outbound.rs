@@ -1,5 +1,7 @@
 //! What is on its way to a client.
 
+use std::collections::VecDeque;
+
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -63,9 +65,11 @@ pub struct Outbound {
 
 #[derive(Debug, Default)]
 struct State {
-    buf: Vec<u8>,
-    /// Bytes taken by the write loop and not written yet.
-    in_flight: usize,
+    chunks: Chunks,
+    /// An empty chunk for the next message.
+    spare: Vec<u8>,
+    /// Bytes in `chunks`, and bytes taken by the write loop and not written yet.
+    pending: usize,
     /// The write loop runs, or somebody has promised to wake it.
     awake: bool,
     /// Nothing is accepted any more.
@@ -74,8 +78,42 @@ struct State {
     bytes: u64,
 }
 
-/// A buffer that grew beyond this is given back when it is empty.
-const KEEP_BYTES_MAX: usize = 256 * 1024;
+/// Whole protocol elements in the order they are written. Pieces instead of one buffer, since a
+/// backlog of megabytes that doubles and moves costs more than it takes to write it.
+pub(crate) type Chunks = VecDeque<Vec<u8>>;
+
+/// A chunk is not extended beyond this; a larger message has one of its own.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// A chunk up to this is kept when everything is written: idle connections should hold little.
+const SPARE_BYTES_MAX: usize = 8 * 1024;
+/// More than the verb, blanks, numbers and line ends around the parts of a message.
+const FRAME_BYTES: usize = 64;
+
+impl State {
+    /// The chunk to append `size` bytes to.
+    fn chunk(&mut self, size: usize) -> &mut Vec<u8> {
+        let fits = self
+            .chunks
+            .back()
+            .is_some_and(|chunk| chunk.len() + size <= chunk.capacity().max(CHUNK_BYTES));
+        if !fits {
+            let chunk = if self.chunks.is_empty() {
+                std::mem::take(&mut self.spare)
+            } else {
+                // There is a backlog: the next chunk will be filled too.
+                Vec::with_capacity(CHUNK_BYTES.max(size))
+            };
+            self.chunks.push_back(chunk);
+        }
+        let last = self.chunks.len() - 1;
+        &mut self.chunks[last]
+    }
+
+    fn discard(&mut self) {
+        self.pending -= self.chunks.iter().map(Vec::len).sum::<usize>();
+        self.chunks.clear();
+    }
+}
 
 impl Outbound {
     /// An empty buffer for at most `max_pending` bytes.
@@ -92,8 +130,9 @@ impl Outbound {
     /// Appends a message. `sid` is the client's id of the subscription.
     pub(crate) fn push_message(&self, sid: &[u8], frame: &Frame<'_>) -> Result<Pushed, PushError> {
         let size = frame.headers.len() + frame.payload.len();
+        let line = FRAME_BYTES + frame.subject.len() + frame.reply.len() + sid.len();
         let mut state = self.state.lock();
-        let pushed = self.push_locked(&mut state, size, |buf| {
+        let pushed = self.push_locked(&mut state, line + size, |buf| {
             encode::message(
                 buf,
                 frame.subject,
@@ -126,17 +165,19 @@ impl Outbound {
         if state.closed {
             return Err(PushError::Closed);
         }
-        if state.buf.len() + state.in_flight + size > self.max_pending {
+        if state.pending + size > self.max_pending {
             state.closed = true;
-            state.buf = Vec::new();
+            state.discard();
             return Err(PushError::Overflow);
         }
-        write(&mut state.buf);
-        let pending = state.buf.len() + state.in_flight;
+        let chunk = state.chunk(size);
+        let before = chunk.len();
+        write(chunk);
+        state.pending += chunk.len() - before;
         let wake = !std::mem::replace(&mut state.awake, true);
         Ok(Pushed::Queued {
             wake,
-            stalled: pending > self.stall_bytes(),
+            stalled: state.pending > self.stall_bytes(),
         })
     }
 
@@ -155,7 +196,7 @@ impl Outbound {
         let mut state = self.state.lock();
         state.closed = true;
         if discard {
-            state.buf = Vec::new();
+            state.discard();
             self.abort.notify_one();
         }
         drop(state);
@@ -164,8 +205,7 @@ impl Outbound {
 
     /// Bytes waiting to be written.
     pub fn pending_bytes(&self) -> usize {
-        let state = self.state.lock();
-        state.buf.len() + state.in_flight
+        self.state.lock().pending
     }
 
     /// Messages and bytes (headers plus bodies) appended so far.
@@ -177,7 +217,7 @@ impl Outbound {
     /// True when the buffer is so full that a fast producer should pause (CORE-035).
     pub(crate) fn is_stalled(&self) -> bool {
         let state = self.state.lock();
-        !state.closed && state.buf.len() + state.in_flight > self.stall_bytes()
+        !state.closed && state.pending > self.stall_bytes()
     }
 
     /// Waits until the write loop has written something.
@@ -195,10 +235,10 @@ impl Outbound {
         self.abort.notified().await;
     }
 
-    /// Swaps the queued bytes with `spare`, which must be empty.
-    pub(crate) fn take(&self, spare: &mut Vec<u8>) -> Taken {
+    /// Swaps the queued chunks with `taken`, which must be empty.
+    pub(crate) fn take(&self, taken: &mut Chunks) -> Taken {
         let mut state = self.state.lock();
-        if state.buf.is_empty() {
+        if state.chunks.is_empty() {
             state.awake = false;
             return if state.closed {
                 Taken::Closed
@@ -206,19 +246,24 @@ impl Outbound {
                 Taken::Nothing
             };
         }
-        std::mem::swap(&mut state.buf, spare);
-        state.in_flight = spare.len();
+        std::mem::swap(&mut state.chunks, taken);
         Taken::Data
     }
 
-    /// Notes that everything taken was written, and empties the buffer for its next use.
-    pub(crate) fn written(&self, taken: &mut Vec<u8>) {
-        self.state.lock().in_flight = 0;
-        if taken.capacity() > KEEP_BYTES_MAX {
-            *taken = Vec::new();
-        } else {
-            taken.clear();
-        }
+    /// Notes that this many of the taken bytes were written.
+    pub(crate) fn written(&self, count: usize) {
+        self.state.lock().pending -= count;
         self.drained.notify_waiters();
+    }
+
+    /// Forgets what was taken; one chunk may serve again.
+    pub(crate) fn recycle(&self, taken: &mut Chunks) {
+        if let Some(mut chunk) = taken.pop_front()
+            && chunk.capacity() <= SPARE_BYTES_MAX
+        {
+            chunk.clear();
+            self.state.lock().spare = chunk;
+        }
+        taken.clear();
     }
 }

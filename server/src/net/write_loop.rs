@@ -1,5 +1,6 @@
 //! Moves the outbound buffer of a connection to its socket.
 
+use std::io::IoSlice;
 use std::time::Duration;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -7,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::close::CloseReason;
 use super::conn::Conn;
-use super::outbound::Taken;
+use super::outbound::{Chunks, Taken};
 use super::trace;
 use crate::server::options::WriteTimeout;
 
@@ -17,6 +18,9 @@ pub(crate) struct WritePolicy {
     pub deadline: Duration,
     pub on_timeout: WriteTimeout,
 }
+
+/// Chunks written with one system call.
+const SLICES_MAX: usize = 32;
 
 enum WriteError {
     Io,
@@ -31,9 +35,9 @@ pub(crate) async fn run<W: AsyncWrite + Unpin>(
     policy: WritePolicy,
 ) -> Option<W> {
     let out = conn.outbound();
-    let mut chunk = Vec::new();
+    let mut chunks = Chunks::new();
     loop {
-        match out.take(&mut chunk) {
+        match out.take(&mut chunks) {
             Taken::Data => {}
             Taken::Nothing => {
                 out.writable().await;
@@ -41,9 +45,11 @@ pub(crate) async fn run<W: AsyncWrite + Unpin>(
             }
             Taken::Closed => return Some(socket),
         }
-        trace::outbound(conn, &chunk);
-        let result = write_all(conn, &mut socket, &chunk, policy).await;
-        out.written(&mut chunk);
+        for chunk in &chunks {
+            trace::outbound(conn, chunk);
+        }
+        let result = write_all(conn, &mut socket, &mut chunks, policy).await;
+        out.recycle(&mut chunks);
         match result {
             Ok(()) => {}
             Err(error) => {
@@ -60,23 +66,38 @@ pub(crate) async fn run<W: AsyncWrite + Unpin>(
     }
 }
 
+/// Writes everything and leaves the last chunk, written, to be used again.
 async fn write_all<W: AsyncWrite + Unpin>(
     conn: &Conn,
     socket: &mut W,
-    chunk: &[u8],
+    chunks: &mut Chunks,
     policy: WritePolicy,
 ) -> Result<(), WriteError> {
-    let mut rest = chunk;
     let mut deadline = Instant::now() + policy.deadline;
-    while !rest.is_empty() {
+    // Bytes of the first chunk that are written.
+    let mut offset = 0;
+    while chunks.len() > 1 || chunks.front().is_some_and(|chunk| offset < chunk.len()) {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        for (slice, chunk) in slices.iter_mut().zip(chunks.iter()) {
+            *slice = IoSlice::new(chunk);
+        }
+        slices[0].advance(offset);
+        let count = chunks.len().min(SLICES_MAX);
         let written = tokio::select! {
             biased;
-            written = timeout_at(deadline, socket.write(rest)) => written,
+            written = timeout_at(deadline, socket.write_vectored(&slices[..count])) => written,
             () = conn.outbound().aborted() => return Err(WriteError::Aborted),
         };
         match written {
             Ok(Ok(0) | Err(_)) => return Err(WriteError::Io),
-            Ok(Ok(written)) => rest = &rest[written..],
+            Ok(Ok(written)) => {
+                conn.outbound().written(written);
+                offset += written;
+                while chunks.len() > 1 && offset >= chunks[0].len() {
+                    offset -= chunks[0].len();
+                    chunks.pop_front();
+                }
+            }
             Err(_elapsed) => match policy.on_timeout {
                 WriteTimeout::Close => return Err(WriteError::Deadline),
                 WriteTimeout::Retry => deadline = Instant::now() + policy.deadline,
