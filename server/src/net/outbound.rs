@@ -30,8 +30,8 @@ pub enum Pushed {
         /// The write loop sleeps: the caller must call [`Outbound::wake`], now or at the end of its
         /// batch.
         wake: bool,
-        /// The buffer is mostly full.
-        stalled: bool,
+        /// The client falls behind; see [`Outbound::is_stalled`] for how much.
+        behind: bool,
     },
 }
 
@@ -86,6 +86,8 @@ pub(crate) type Chunks = VecDeque<Vec<u8>>;
 const CHUNK_BYTES: usize = 64 * 1024;
 /// A chunk up to this is kept when everything is written: idle connections should hold little.
 const SPARE_BYTES_MAX: usize = 8 * 1024;
+/// A client with more than this waiting is behind: its write loop should get to run.
+const BEHIND_BYTES: usize = 1024 * 1024;
 /// More than the verb, blanks, numbers and line ends around the parts of a message.
 const FRAME_BYTES: usize = 64;
 
@@ -177,7 +179,7 @@ impl Outbound {
         let wake = !std::mem::replace(&mut state.awake, true);
         Ok(Pushed::Queued {
             wake,
-            stalled: state.pending > self.stall_bytes(),
+            behind: state.pending > BEHIND_BYTES.min(self.stall_bytes()),
         })
     }
 

@@ -119,9 +119,7 @@ async fn run<R: AsyncRead + Unpin>(session: &mut Session, reader: &mut R) -> Clo
                 }
                 session.release_acks();
                 session.end_batch();
-                if !options.no_fast_producer_stall {
-                    pause_for_slow_receiver(session).await;
-                }
+                let_receiver_catch_up(session, !options.no_fast_producer_stall).await;
             }
             () = &mut timer => {
                 if let Err(reason) = on_timer(session, &mut timers, options.ping_interval, options.ping_max) {
@@ -198,12 +196,17 @@ async fn durable_changed(durable: &mut Option<watch::Receiver<u64>>) {
     std::future::pending::<()>().await;
 }
 
-async fn pause_for_slow_receiver(session: &mut Session) {
-    if let Some(receiver) = session.publisher.take_stalled()
-        && receiver.id() != session.conn.id()
-        && receiver.outbound().is_stalled()
-    {
+/// Lets a receiver that falls behind catch up. A backlog only costs a turn, so that its write loop
+/// runs; a buffer that is nearly full costs a pause (CORE-035).
+async fn let_receiver_catch_up(session: &mut Session, may_pause: bool) {
+    let Some(receiver) = session.publisher.take_behind() else {
+        return;
+    };
+    let pause = may_pause && receiver.id() != session.conn.id() && receiver.outbound().is_stalled();
+    if pause {
         let _ = timeout(STALL_MAX, receiver.outbound().drained()).await;
+    } else {
+        tokio::task::yield_now().await;
     }
 }
 

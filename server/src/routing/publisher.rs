@@ -41,8 +41,8 @@ pub struct Publisher {
 #[derive(Default)]
 struct WakeList {
     conns: Vec<Arc<Conn>>,
-    /// A receiver whose buffer is mostly full: a fast producer should pause for it (CORE-035).
-    stalled: Option<Arc<Conn>>,
+    /// A receiver that falls behind: a fast producer should let it catch up (CORE-035).
+    behind: Option<Arc<Conn>>,
     /// State of a small generator; the choice of a queue member needs to be fair, not secret.
     random: u64,
 }
@@ -165,8 +165,8 @@ impl Publisher {
     }
 
     /// A receiver that falls behind, if any was seen since the last call.
-    pub(crate) fn take_stalled(&mut self) -> Option<Arc<Conn>> {
-        self.wake.stalled.take()
+    pub(crate) fn take_behind(&mut self) -> Option<Arc<Conn>> {
+        self.wake.behind.take()
     }
 
     /// Notes a connection that got something by another way than a message.
@@ -236,12 +236,12 @@ impl WakeList {
             .deliver(sub, &frame, delivery.origin.map(Origin::conn))
         {
             Pushed::Refused => return false,
-            Pushed::Queued { wake, stalled } => {
+            Pushed::Queued { wake, behind } => {
                 if wake {
                     self.conns.push(Arc::clone(&sub.conn));
                 }
-                if stalled && self.stalled.is_none() {
-                    self.stalled = Some(Arc::clone(&sub.conn));
+                if behind && self.behind.is_none() {
+                    self.behind = Some(Arc::clone(&sub.conn));
                 }
             }
         }
