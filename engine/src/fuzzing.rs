@@ -1,6 +1,8 @@
 //! Entry points for fuzzers: bodies that must never panic, whatever the input. The same bodies run
 //! with seeded random input in the ordinary tests.
 
+mod sealed;
+
 use std::path::{Path, PathBuf};
 
 use crate::format::file_header::FileHeader;
@@ -12,6 +14,8 @@ use crate::io::{Env, OpenMode};
 use crate::meta::{MetaBatch, MetaLog};
 use crate::wal::log_file::FRAMES_OFFSET;
 use crate::wal::{RecoverError, Wal, WalOptions, recover};
+
+pub use sealed::{fuzz_block, fuzz_run, fuzz_segment};
 
 const UUID: u128 = 7;
 /// Ops of the log that [`fuzz_wal_recovery`] damages.
@@ -242,7 +246,7 @@ mod tests {
     use crate::io::sim::SimRng;
     use crate::wal::log_file::header_block;
 
-    fn run(seed: u64, cases: u64, len_max: u64, body: impl Fn(&[u8])) {
+    pub(in crate::fuzzing) fn run(seed: u64, cases: u64, len_max: u64, body: impl Fn(&[u8])) {
         let mut rng = SimRng::new(seed);
         for _ in 0..cases {
             let len = rng.below(len_max + 1);
