@@ -1,0 +1,310 @@
+//! The tables of sealed files.
+
+use super::{check_layout, check_numbers};
+use crate::format::block::{self, BlockBuilder, BlockHead, Codec};
+use crate::format::block_table::{BlockRef, Entry, ExtentInfo, Separator};
+use crate::format::file_header::FileKind;
+use crate::format::footer::{self, Footer};
+use crate::format::identity::FileIdentity;
+use crate::format::key_page::{self, KeyPageBuilder, Place, Value, encode_chunk, encode_key};
+use crate::format::page::{self, PageKind};
+use crate::format::record::Record;
+use crate::ids::{Seq, StreamId, TimestampNs};
+
+const UUID: u128 = 0x1111_2222_3333_4444_5555_6666_7777_8888;
+
+/// The digest of sealed files as FORMAT.md describes it.
+fn sealed_digest(kind: FileKind, file_no: u64, position: u64, bytes: &[u8]) -> u64 {
+    let identity = [
+        &[kind as u8][..],
+        &UUID.to_le_bytes(),
+        &file_no.to_le_bytes(),
+    ];
+    let identity = xxhash_rust::xxh3::xxh3_64(&identity.concat());
+    let seed = identity ^ position.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    xxhash_rust::xxh3::xxh3_64_with_seed(bytes, seed)
+}
+
+#[test]
+fn format_document_footer() {
+    let footer = Footer {
+        kind: FileKind::Index,
+        store_uuid: UUID,
+        file_no: 0x0102_0304_0506_0708,
+        pages_offset: 0x1112_1314_1516_1718,
+        section_pages: [0x2122_2324, 0x3132_3334, 0x4142_4344, 0x5152_5354],
+        items: [0x61, 0x7172, 0x8182_8384_8586_8788],
+        source_digest: 0x9192_9394_9596_9798,
+        file_bytes: 0xa1a2_a3a4_a5a6_a7a8,
+    };
+    let bytes = footer.encode();
+    let digest = sealed_digest(
+        FileKind::Index,
+        footer.file_no,
+        footer.file_bytes,
+        &bytes[..120],
+    );
+    let pages = footer.section_pages.map(|n| n.to_le_bytes().to_vec());
+    let items = footer.items.map(|n| n.to_le_bytes().to_vec());
+    let ([p0, p1, p2, p3], [i0, i1, i2]) = (pages, items);
+    check_layout(
+        "footer",
+        &bytes,
+        &[
+            ("magic", footer::MAGIC.to_vec()),
+            ("version", footer::VERSION.to_le_bytes().to_vec()),
+            ("kind", vec![FileKind::Index as u8]),
+            ("reserved", vec![0; 5]),
+            ("store_uuid", UUID.to_le_bytes().to_vec()),
+            ("file_no", footer.file_no.to_le_bytes().to_vec()),
+            ("pages_offset", footer.pages_offset.to_le_bytes().to_vec()),
+            ("section_pages_0", p0),
+            ("section_pages_1", p1),
+            ("section_pages_2", p2),
+            ("section_pages_3", p3),
+            ("items_0", i0),
+            ("items_1", i1),
+            ("items_2", i2),
+            ("source_digest", footer.source_digest.to_le_bytes().to_vec()),
+            ("file_bytes", footer.file_bytes.to_le_bytes().to_vec()),
+            ("reserved", vec![0; 16]),
+            ("digest", digest.to_le_bytes().to_vec()),
+        ],
+    );
+}
+
+#[test]
+fn format_document_page() {
+    let identity = FileIdentity::new(FileKind::Segment, UUID, 9);
+    let mut bytes = Vec::new();
+    page::encode(
+        identity,
+        PageKind::Extents,
+        0x0102_0304,
+        b"payload",
+        &mut bytes,
+    );
+    let digest = sealed_digest(FileKind::Segment, 9, 0x0102_0304, &bytes[8..]);
+    let mut payload = b"payload".to_vec();
+    payload.resize(page::PAYLOAD_BYTES_MAX, 0);
+    check_layout(
+        "page",
+        &bytes,
+        &[
+            ("digest", digest.to_le_bytes().to_vec()),
+            ("kind", vec![PageKind::Extents as u8]),
+            ("reserved", vec![0]),
+            ("payload_len", vec![7, 0]),
+            ("page_no", vec![4, 3, 2, 1]),
+            ("payload", payload),
+        ],
+    );
+    use PageKind::*;
+    let kinds = [
+        ("table", Table),
+        ("table_separators", TableSeparators),
+        ("extents", Extents),
+        ("keys", Keys),
+        ("postings", Postings),
+        ("key_separators", KeySeparators),
+        ("long_keys", LongKeys),
+    ];
+    check_numbers("page_kind", &kinds.map(|(name, kind)| (name, kind as u64)));
+}
+
+#[test]
+fn format_document_block() {
+    let head = BlockHead {
+        codec: Codec::S2,
+        stream: StreamId(0x0102_0304_0506_0708),
+        first_seq: Seq(0x1112_1314_1516_1718),
+        last_seq: Seq(0x2122_2324_2526_2728),
+        first_ts: TimestampNs(-3),
+        max_ts: TimestampNs(0x3132_3334_3536_3738),
+        count: 0x4142_4344,
+        raw_len: 0x0052_5354,
+        disk_len: 0x0042_6364,
+        content_digest: 0x7172_7374_7576_7778,
+        disk_digest: 0x8182_8384_8586_8788,
+    };
+    let offset = 0x9192;
+    let bytes = head.encode(FileIdentity::new(FileKind::Segment, UUID, 9), offset);
+    let mut checked = sealed_digest(FileKind::Segment, 9, offset, b"")
+        .to_le_bytes()
+        .to_vec();
+    checked.extend_from_slice(&bytes[..76]);
+    check_layout(
+        "block",
+        &bytes,
+        &[
+            ("magic", block::MAGIC.to_vec()),
+            ("codec", vec![1]),
+            ("reserved", vec![0]),
+            ("key", vec![0; 2]),
+            ("stream", head.stream.0.to_le_bytes().to_vec()),
+            ("first_seq", head.first_seq.0.to_le_bytes().to_vec()),
+            ("last_seq", head.last_seq.0.to_le_bytes().to_vec()),
+            ("first_ts", head.first_ts.0.to_le_bytes().to_vec()),
+            ("max_ts", head.max_ts.0.to_le_bytes().to_vec()),
+            ("count", head.count.to_le_bytes().to_vec()),
+            ("raw_len", head.raw_len.to_le_bytes().to_vec()),
+            ("disk_len", head.disk_len.to_le_bytes().to_vec()),
+            ("content_digest", head.content_digest.to_le_bytes().to_vec()),
+            ("disk_digest", head.disk_digest.to_le_bytes().to_vec()),
+            ("head_crc", crc32fast::hash(&checked).to_le_bytes().to_vec()),
+        ],
+    );
+}
+
+#[test]
+fn format_document_block_records() {
+    let record = |seq, ts, flags, headers, msg_id| Record {
+        seq: Seq(seq),
+        ts: TimestampNs(ts),
+        subject: b"s",
+        headers,
+        payload: b"pp",
+        msg_id,
+        flags,
+        crc: 0x0403_0201,
+    };
+    let mut builder = BlockBuilder::new(StreamId(1));
+    for record in [
+        record(10, 100, 0, b"", b""),
+        record(11, 101, 0, b"", b""),
+        record(14, 100, 7, b"hh", b"id"),
+    ] {
+        builder.push(&record).expect("it fits");
+    }
+    let expected = [
+        // The first counts from itself, so its step is 0 and written.
+        &[8, 0, 0, 1, 2, 1, 2, 3, 4][..],
+        b"spp",
+        &[0, 2, 1, 2, 1, 2, 3, 4],
+        b"spp",
+        &[15, 3, 1, 7, 1, 2, 2, 2, 1, 2, 3, 4],
+        b"shhppid",
+        &[0, 0, 0, 0, 1, 0, 0, 0],
+    ]
+    .concat();
+    assert_eq!(&builder.finish(Codec::None).disk[..], &expected);
+    let bits = [("headers", 1), ("msg_id", 2), ("flags", 4), ("seq_step", 8)];
+    check_numbers("record_shape", &bits);
+}
+
+#[test]
+fn format_document_table_entries() {
+    let encoded = |entry: &dyn Fn(&mut Vec<u8>)| {
+        let mut out = Vec::new();
+        entry(&mut out);
+        out
+    };
+    let block = BlockRef {
+        stream: StreamId(0x0102_0304_0506_0708),
+        first_seq: Seq(0x1112_1314_1516_1718),
+        last_seq: Seq(0x2122_2324_2526_2728),
+        max_ts: TimestampNs(-3),
+        offset: 0x3132_3334_3536_3738,
+        disk_len: 0x4142_4344,
+        content_digest: 0x5152_5354_5556_5758,
+    };
+    let (stream, first_seq) = (
+        block.stream.0.to_le_bytes(),
+        block.first_seq.0.to_le_bytes(),
+    );
+    let last_seq = block.last_seq.0.to_le_bytes();
+    let max_ts = block.max_ts.0.to_le_bytes();
+    check_layout(
+        "table_entry",
+        &encoded(&|out| block.encode(out)),
+        &[
+            ("stream", stream.to_vec()),
+            ("first_seq", first_seq.to_vec()),
+            ("last_seq", last_seq.to_vec()),
+            ("max_ts", max_ts.to_vec()),
+            ("offset", block.offset.to_le_bytes().to_vec()),
+            ("disk_len", block.disk_len.to_le_bytes().to_vec()),
+            (
+                "content_digest",
+                block.content_digest.to_le_bytes().to_vec(),
+            ),
+        ],
+    );
+    check_layout(
+        "separator",
+        &encoded(&|out| Separator::from(&block).encode(out)),
+        &[
+            ("stream", stream.to_vec()),
+            ("first_seq", first_seq.to_vec()),
+            ("max_ts", max_ts.to_vec()),
+        ],
+    );
+    let extent = ExtentInfo {
+        stream: block.stream,
+        first_seq: block.first_seq,
+        last_seq: block.last_seq,
+        first_ts: TimestampNs(0x61),
+        last_ts: TimestampNs(0x71),
+        msgs: 0x81,
+        bytes: 0x91,
+        block_first: 0xa1,
+        blocks: 0xb1,
+    };
+    check_layout(
+        "extent",
+        &encoded(&|out| extent.encode(out)),
+        &[
+            ("stream", stream.to_vec()),
+            ("first_seq", first_seq.to_vec()),
+            ("last_seq", last_seq.to_vec()),
+            ("first_ts", 0x61_i64.to_le_bytes().to_vec()),
+            ("last_ts", 0x71_i64.to_le_bytes().to_vec()),
+            ("msgs", 0x81_u64.to_le_bytes().to_vec()),
+            ("bytes", 0x91_u64.to_le_bytes().to_vec()),
+            ("block_first", 0xa1_u32.to_le_bytes().to_vec()),
+            ("blocks", 0xb1_u32.to_le_bytes().to_vec()),
+        ],
+    );
+}
+
+#[test]
+fn format_document_index() {
+    let mut key = Vec::new();
+    encode_key(StreamId(0x0102), b"a.!z", &mut key);
+    assert_eq!(key, [0, 0, 0, 0, 0, 0, 1, 2, b'a', 0, b'!' + 1, b'z']);
+
+    let value = |count, last, bytes, place| {
+        let mut out = Vec::new();
+        Value {
+            count,
+            first: Seq(4),
+            last: Seq(last),
+            bytes,
+            place,
+        }
+        .encode(&mut out);
+        out
+    };
+    assert_eq!(value(1, 4, 9, Place::One(9)), [1, 4, 9]);
+    let inline = Place::Inline(&[0, 5, 3, 6]);
+    assert_eq!(value(2, 7, 11, inline), [2, 4, 3, 11, 0, 0, 5, 3, 6]);
+    let pages = Place::Pages {
+        page_no: 6,
+        offset: 1,
+        further: 2,
+    };
+    assert_eq!(value(2, 7, 11, pages), [2, 4, 3, 11, 7, 1, 2]);
+
+    let mut chunk = Vec::new();
+    encode_chunk(&[(Seq(4), 5), (Seq(7), 6)], 100, &mut chunk);
+    assert_eq!(chunk, [2, 4, 5, 3, 6]);
+
+    let mut page = KeyPageBuilder::default();
+    assert!(page.push(b"abc", b"1") && page.push(b"abd", b"22"));
+    let expected = [&[0, 3, 1][..], b"abc1", &[2, 1, 2], b"d22", &[0, 0, 1, 0]];
+    assert_eq!(page.finish(), expected.concat());
+
+    let mut long = Vec::new();
+    key_page::encode_long(b"key", b"v", &mut long);
+    assert_eq!(long, b"\x03\x01keyv");
+}
