@@ -1,0 +1,399 @@
+//! Promises A3, A4 and A5: bytes of every file are flipped, files are cut short or removed. Opening
+//! either refuses, says which file and what to do and changes nothing; or it serves, reports what
+//! it cannot read with its sequences, and everything else is as it was.
+//!
+//! `RIVERLOG_DAMAGE_STRIDE` is the distance of the bytes that are tried (default 97; 1 tries all).
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use riverlog_engine::io::Env;
+use riverlog_engine::io::sim::{SimClock, SimDisk};
+use riverlog_engine::{Append, OpenError, ReadError, Seq, Store};
+use support::model::ModelStream;
+use support::{Action, DIR, Pair, config, differences, readable_or_reported};
+
+const START_NS: i64 = 1_700_000_000_000_000_000;
+
+/// A store on a disk, and what is in it.
+struct Sample {
+    disk: SimDisk,
+    /// States the stream went through, the newest last.
+    states: Vec<ModelStream>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Close,
+    Kill,
+}
+
+/// Two sealed files with several blocks each, deletes, a consumer, and operations that only the log
+/// has, unless the store was closed.
+fn sample(kind: u8, end: End) -> Sample {
+    let disk = SimDisk::new(1);
+    let env = Env::simulated(&disk, &SimClock::new(START_NS), 1);
+    let Ok(mut pair) = Pair::create(&env, config(kind)) else {
+        panic!("no fault was injected")
+    };
+    let append = |subject, len| Action::Append {
+        subject,
+        len,
+        id: None,
+    };
+    let mut script: Vec<Action> = (0..6).map(|n| append(n, 9_000)).collect();
+    script.extend([Action::Delete(2), Action::Deliver(2), Action::Ack(0)]);
+    script.push(Action::Checkpoint);
+    script.extend((0..5).map(|n| append(n, 7_000)));
+    script.extend([Action::PurgeSubject(3), Action::Ack(0), Action::Checkpoint]);
+    script.extend([append(1, 300), Action::Commit, append(2, 40)]);
+    script.extend([Action::Delete(0), Action::Commit]);
+    for action in script {
+        if let Err(halt) = pair.act(&action) {
+            panic!("{action:?}: {halt:?}");
+        }
+    }
+    let states = std::mem::take(&mut pair.history);
+    if end == End::Kill {
+        disk.cut_power_now();
+    }
+    drop(pair);
+    Sample {
+        disk: disk.kill_process(),
+        states: states.into_iter().map(|(_, model)| model).collect(),
+    }
+}
+
+impl Sample {
+    fn newest(&self) -> &ModelStream {
+        self.states.last().expect("a stream has a first state")
+    }
+
+    /// Files of a store directory whose path contains `part`, with their content.
+    fn files(&self, part: &str) -> Vec<(String, Vec<u8>)> {
+        content(&self.disk)
+            .into_iter()
+            .filter(|(path, _)| path.contains(part))
+            .collect()
+    }
+}
+
+/// Every file but the lock, with its content.
+fn content(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
+    disk.files()
+        .into_iter()
+        .filter(|(path, _)| !path.ends_with("LOCK"))
+        .map(|(path, _)| {
+            let bytes = disk.read_file(&path).expect("a listed file");
+            (path, bytes)
+        })
+        .collect()
+}
+
+fn open(disk: &SimDisk) -> Result<Store, OpenError> {
+    let env = Env::simulated(disk, &SimClock::new(START_NS + 1_000_000), 2);
+    Store::open_in(env, Path::new(DIR), support::options()).map(|(store, _)| store)
+}
+
+/// A refusal names the damaged file or its directory, says what to do, and changed nothing.
+fn check_refusal(
+    disk: &SimDisk,
+    before: &BTreeMap<String, Vec<u8>>,
+    damaged: &str,
+    error: &OpenError,
+) {
+    let text = error.to_string();
+    let dir = Path::new(damaged).parent().and_then(Path::file_name);
+    let dir = dir
+        .map(|dir| dir.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let named = text.contains(damaged) || text.contains(&dir);
+    assert!(named, "{damaged}: the refusal does not name it: {text}");
+    assert!(
+        matches!(
+            error,
+            OpenError::Damaged { .. }
+                | OpenError::NewerVersion { .. }
+                | OpenError::NotAStore { .. }
+        ),
+        "{damaged}: {text}"
+    );
+    assert_eq!(
+        &content(disk),
+        before,
+        "{damaged}: a refusal changes nothing"
+    );
+}
+
+/// Bytes worth flipping: all that differ from their neighbours' zeros, thinned out by the stride,
+/// and some of the zeros.
+fn places(bytes: &[u8]) -> Vec<u64> {
+    let stride = std::env::var("RIVERLOG_DAMAGE_STRIDE")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(97);
+    let written = (0..bytes.len()).filter(|at| {
+        let near = at.saturating_sub(16)..(at + 16).min(bytes.len());
+        bytes[near].iter().any(|byte| *byte != 0)
+    });
+    let thinned = written.enumerate();
+    let mut places: Vec<u64> = thinned
+        .filter(|(n, _)| n % stride == 0)
+        .map(|(_, at)| at as u64)
+        .collect();
+    places.extend((0..bytes.len() as u64).step_by(9_973));
+    places
+}
+
+fn flip_everywhere(
+    sample: &Sample,
+    part: &str,
+    judge: impl Fn(&str, &SimDisk, Store),
+) -> (u64, u64) {
+    let (mut refused, mut opened) = (0, 0);
+    for (path, bytes) in sample.files(part) {
+        for (n, at) in places(&bytes).into_iter().enumerate() {
+            let bits = if n % 16 == 0 { 0..8 } else { n % 8..n % 8 + 1 };
+            for bit in bits {
+                let disk = sample.disk.fork();
+                disk.corrupt(&path, at, 1 << bit).expect("inside the file");
+                let before = content(&disk);
+                let what = format!("bit {bit} of byte {at} of {path}");
+                match open(&disk) {
+                    Ok(store) => {
+                        opened += 1;
+                        judge(&what, &disk, store);
+                    }
+                    Err(error) => {
+                        refused += 1;
+                        check_refusal(&disk, &before, &path, &error);
+                    }
+                }
+            }
+        }
+    }
+    (refused, opened)
+}
+
+fn assert_whole(what: &str, store: &Store, model: &ModelStream) {
+    let stream = store
+        .stream("S")
+        .unwrap_or_else(|| panic!("{what}: the stream is gone"));
+    if let Err(difference) = differences(&stream, model) {
+        panic!("{what}: {difference}");
+    }
+}
+
+/// The log and the metadata: what is damaged is refused, or was not needed.
+fn flipped_bits_lose_nothing(part: &str, end: End) {
+    let sample = sample(0, end);
+    let (refused, opened) = flip_everywhere(&sample, part, |what, _, store| {
+        assert_whole(what, &store, sample.newest());
+    });
+    assert!(
+        refused + opened > 50,
+        "{part}: {refused} refused, {opened} opened"
+    );
+}
+
+#[test]
+fn a_flipped_bit_in_the_log_of_a_killed_store() {
+    flipped_bits_lose_nothing("wal/", End::Kill);
+}
+
+#[test]
+fn a_flipped_bit_in_the_log_of_a_closed_store() {
+    flipped_bits_lose_nothing("wal/", End::Close);
+}
+
+#[test]
+fn a_flipped_bit_in_the_metadata_of_a_killed_store() {
+    flipped_bits_lose_nothing("meta/", End::Kill);
+}
+
+#[test]
+fn a_flipped_bit_in_the_metadata_of_a_closed_store() {
+    flipped_bits_lose_nothing("meta/", End::Close);
+}
+
+#[test]
+fn a_flipped_bit_in_the_index() {
+    let sample = sample(0, End::Kill);
+    let (refused, opened) = flip_everywhere(&sample, "idx/", |what, _, store| {
+        assert_whole(what, &store, sample.newest());
+    });
+    assert!(
+        refused == 0 && opened > 10,
+        "{refused} refused, {opened} opened"
+    );
+}
+
+#[test]
+fn a_flipped_bit_in_the_identity() {
+    let sample = sample(0, End::Close);
+    for (path, bytes) in sample.files("FORMAT") {
+        for at in 0..bytes.len() as u64 {
+            for bit in 0..8 {
+                let disk = sample.disk.fork();
+                disk.corrupt(&path, at, 1 << bit).expect("inside the file");
+                let before = content(&disk);
+                match open(&disk) {
+                    Ok(store) => assert_whole("FORMAT", &store, sample.newest()),
+                    Err(error) => check_refusal(&disk, &before, &path, &error),
+                }
+            }
+        }
+    }
+}
+
+/// A sealed file: at most one block is lost, each of its sequences is reported, and the rest serves.
+fn flipped_bits_in_sealed_data(kind: u8) {
+    let sample = sample(kind, End::Kill);
+    let mut damaged = 0;
+    let (refused, opened) = flip_everywhere(&sample, "seg/", |what, _, store| {
+        let stream = store
+            .stream("S")
+            .unwrap_or_else(|| panic!("{what}: the stream is gone"));
+        match readable_or_reported(&stream, sample.newest()) {
+            // A block holds 32 KiB before compression.
+            Ok(reported) => assert!(reported.len() <= 4, "{what}: lost {reported:?}"),
+            Err(difference) => panic!("{what}: {difference}"),
+        }
+        keeps_serving(what, &store, sample.newest());
+    });
+    damaged += opened;
+    assert!(
+        refused == 0 && damaged > 10,
+        "{refused} refused, {opened} opened"
+    );
+}
+
+/// Appends, acknowledgements and reads of new messages go on beside damage.
+fn keeps_serving(what: &str, store: &Store, model: &ModelStream) {
+    let stream = store
+        .stream("S")
+        .unwrap_or_else(|| panic!("{what}: the stream is gone"));
+    let append = Append {
+        subject: b"s.0",
+        payload: b"after the damage",
+        ..Append::default()
+    };
+    match stream.append(&append) {
+        Ok(done) => assert_eq!(done.seq, Seq(model.last_seq + 1), "{what}"),
+        Err(error) => panic!("{what}: an append is refused: {error}"),
+    }
+    store.commit();
+    let read = stream.get(Seq(model.last_seq + 1));
+    assert!(matches!(read, Ok(Some(_))), "{what}: {read:?}");
+}
+
+#[test]
+fn a_flipped_bit_in_a_sealed_file() {
+    flipped_bits_in_sealed_data(0);
+}
+
+#[test]
+fn a_flipped_bit_in_a_compressed_sealed_file() {
+    flipped_bits_in_sealed_data(1);
+}
+
+/// A cut file: what was there before may be all that is left, but never something else.
+#[test]
+fn files_cut_short() {
+    for end in [End::Kill, End::Close] {
+        let sample = sample(0, end);
+        for (path, bytes) in sample.files("/") {
+            let len = bytes.len() as u64;
+            let cuts = [0, 1, 63, 64, 500, 4096, 8192, 8300, len / 2, len - 1];
+            for cut in cuts.into_iter().filter(|cut| *cut < len) {
+                let disk = sample.disk.fork();
+                disk.truncate(&path, cut).expect("a file");
+                let before = content(&disk);
+                let store = match open(&disk) {
+                    Ok(store) => store,
+                    Err(error) => {
+                        check_refusal(&disk, &before, &path, &error);
+                        continue;
+                    }
+                };
+                let what = format!("{path} cut to {cut} bytes");
+                let stream = store.stream("S");
+                if path.contains("wal/") {
+                    // The end of a log that is gone without a trace was never written.
+                    let fits = |model: &ModelStream| {
+                        stream
+                            .as_ref()
+                            .is_some_and(|s| differences(s, model).is_ok())
+                    };
+                    assert!(sample.states.iter().any(fits), "{what}");
+                    continue;
+                }
+                let stream = stream.unwrap_or_else(|| panic!("{what}: the stream is gone"));
+                match readable_or_reported(&stream, sample.newest()) {
+                    Ok(reported) if path.contains("seg/") || reported.is_empty() => {}
+                    Ok(reported) => panic!("{what}: {reported:?} are lost"),
+                    Err(difference) => panic!("{what}: {difference}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_index_can_be_deleted() {
+    for end in [End::Kill, End::Close] {
+        let sample = sample(1, end);
+        assert!(!sample.files("idx/").is_empty(), "there is an index");
+        let disk = without(&sample.disk, "idx/");
+        let store = open(&disk).unwrap_or_else(|error| panic!("{error}"));
+        assert_whole("without an index", &store, sample.newest());
+    }
+}
+
+#[test]
+fn a_missing_sealed_file_is_reported_and_the_rest_serves() {
+    let sample = sample(0, End::Close);
+    let files = sample.files("seg/");
+    assert!(files.len() >= 2, "several sealed files");
+    for (path, _) in &files {
+        let disk = without(&sample.disk, path);
+        let store = open(&disk).unwrap_or_else(|error| panic!("{error}"));
+        let stream = store.stream("S").expect("the stream");
+        let (mut read, mut missing) = (0, 0);
+        for (seq, message) in &sample.newest().msgs {
+            match stream.get(Seq(*seq)) {
+                Ok(Some(found)) => {
+                    assert_eq!(found.payload(), message.payload, "{seq}");
+                    read += 1;
+                }
+                Ok(None) => panic!("{seq} is silently absent without {path}"),
+                Err(ReadError::Corrupt(_) | ReadError::Io { .. }) => missing += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(
+            missing > 0 && read > 0,
+            "{path}: {read} read, {missing} missing"
+        );
+        keeps_serving(path, &store, sample.newest());
+        drop(store);
+        let after = content(&disk);
+        for (other, bytes) in files.iter().filter(|(other, _)| other != path) {
+            assert_eq!(after.get(other), Some(bytes), "{other} was not touched");
+        }
+    }
+}
+
+/// A copy of the disk without the files whose path contains `part`.
+fn without(disk: &SimDisk, part: &str) -> SimDisk {
+    use riverlog_engine::io::Io;
+    let disk = disk.fork();
+    for (path, _) in disk.files() {
+        if path.contains(part) {
+            disk.remove(Path::new(&path)).expect("a file");
+        }
+    }
+    disk
+}
