@@ -9,9 +9,12 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use riverlog_engine::consumer::ConsumerConfig;
 use riverlog_engine::io::Env;
 use riverlog_engine::io::sim::{SimClock, SimDisk};
-use riverlog_engine::{Append, OpenError, ReadError, Seq, Store};
+use riverlog_engine::{
+    Append, Next, OpenError, ReadError, Seq, Store, Stream, StreamConfig, TimestampNs,
+};
 use support::model::ModelStream;
 use support::{Action, DIR, Pair, config, differences, readable_or_reported};
 
@@ -120,11 +123,19 @@ fn check_refusal(
         ),
         "{damaged}: {text}"
     );
+    let after = content(disk);
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(
-        &content(disk),
-        before,
+        names(&after),
+        names(before),
         "{damaged}: a refusal changes nothing"
     );
+    for (path, bytes) in &after {
+        assert!(
+            before.get(path) == Some(bytes),
+            "{damaged}: a refusal changed {path}"
+        );
+    }
 }
 
 /// Bytes worth flipping: all that differ from their neighbours' zeros, thinned out by the stride,
@@ -396,4 +407,147 @@ fn without(disk: &SimDisk, part: &str) -> SimDisk {
         }
     }
     disk
+}
+
+/// A stream of eight messages in one sealed file whose first block is damaged.
+fn damaged_front(config: StreamConfig) -> (SimDisk, SimClock) {
+    let disk = SimDisk::new(1);
+    let clock = SimClock::new(START_NS);
+    let env = Env::simulated(&disk, &clock, 1);
+    let mut options = support::options();
+    options.wal.file_bytes = 1 << 20;
+    options.tail_bytes_max = 1 << 20;
+    let (store, _) = Store::open_in(env, Path::new(DIR), options).expect("a store");
+    let (stream, _) = store.create_stream(config).expect("a stream");
+    for n in 0..8u8 {
+        let append = Append {
+            subject: b"s.0",
+            payload: &[n; 20_000],
+            ..Append::default()
+        };
+        stream.append(&append).expect("accepted");
+        store.commit();
+    }
+    drop(stream);
+    drop(store);
+    let sealed = disk
+        .files()
+        .into_iter()
+        .find(|(path, _)| path.contains("seg/"));
+    let (path, _) = sealed.expect("a sealed file");
+    disk.corrupt(&path, 5_000, 1).expect("inside the file");
+    (disk, clock)
+}
+
+fn open_again(disk: &SimDisk, clock: &SimClock) -> (Store, Stream) {
+    let env = Env::simulated(disk, clock, 2);
+    let (store, _) = Store::open_in(env, Path::new(DIR), support::options()).expect("a store");
+    let stream = store.stream("S").expect("the stream");
+    assert!(matches!(stream.get(Seq(1)), Err(ReadError::Corrupt(_))));
+    (store, stream)
+}
+
+fn stream_config() -> StreamConfig {
+    StreamConfig {
+        name: "S".into(),
+        ..StreamConfig::default()
+    }
+}
+
+#[test]
+fn limits_evict_damaged_messages() {
+    let (disk, clock) = damaged_front(StreamConfig {
+        msgs_max: Some(8),
+        bytes_max: Some(8 * 20_033),
+        ..stream_config()
+    });
+    let (store, stream) = open_again(&disk, &clock);
+    for n in 0..8 {
+        let append = Append {
+            subject: b"s.0",
+            payload: b"small",
+            ..Append::default()
+        };
+        let done = stream.append(&append);
+        assert!(
+            matches!(&done, Ok(done) if done.seq == Seq(9 + n)),
+            "{done:?}"
+        );
+    }
+    store.commit();
+    let state = stream.state();
+    assert_eq!((state.first_seq, state.msgs), (Seq(9), 8));
+    assert_eq!(state.bytes, 8 * (3 + 5 + 30));
+}
+
+#[test]
+fn damaged_messages_expire() {
+    let (disk, clock) = damaged_front(StreamConfig {
+        age_max_ns: Some(1_000_000_000),
+        ..stream_config()
+    });
+    let (store, stream) = open_again(&disk, &clock);
+    clock.advance_ns(2_000_000_000);
+    store.step().expect("upkeep");
+    assert_eq!((stream.state().msgs, stream.state().bytes), (0, 0));
+}
+
+#[test]
+fn a_damaged_message_can_be_deleted() {
+    let (disk, clock) = damaged_front(stream_config());
+    let (store, stream) = open_again(&disk, &clock);
+    assert!(matches!(stream.delete(Seq(1)), Ok(Some(_))));
+    store.commit();
+    assert!(matches!(stream.get(Seq(1)), Ok(None)));
+    assert_eq!(stream.state().first_seq, Seq(2));
+    assert_eq!(stream.state().bytes, 7 * 20_033);
+}
+
+#[test]
+fn consumers_pass_over_damaged_messages() {
+    for filters in [vec![], vec!["s.*".to_owned()]] {
+        let (disk, clock) = damaged_front(stream_config());
+        let (_store, stream) = open_again(&disk, &clock);
+        let readable: Vec<u64> = (1..=8)
+            .filter(|seq| stream.get(Seq(*seq)).is_ok())
+            .collect();
+        assert!(readable.len() >= 4, "one block is damaged: {readable:?}");
+        let config = ConsumerConfig {
+            filters,
+            ..support::consumer_config()
+        };
+        let (consumer, _) = stream.create_consumer(config).expect("a consumer");
+        let mut delivered = Vec::new();
+        while let Next::Message(delivery) = consumer
+            .next(TimestampNs(START_NS), &mut |_| true)
+            .expect("a delivery")
+        {
+            delivered.push(delivery.message.seq.0);
+        }
+        assert_eq!(delivered, readable);
+        assert_eq!(consumer.num_pending().expect("a count"), 0);
+    }
+}
+
+/// Metadata that is older than the log: whatever the operator gives up, sealed data is kept.
+#[test]
+fn salvage_keeps_sealed_files_that_no_metadata_names() {
+    let sample = sample(0, End::Close);
+    let meta = sample.files("meta/");
+    let (path, _) = meta.last().expect("a metadata file");
+    sample.disk.truncate(path, 8_192).expect("a file");
+    let before = sample.files("seg/");
+    assert!(matches!(open(&sample.disk), Err(OpenError::Damaged { .. })));
+    let env = Env::simulated(&sample.disk, &SimClock::new(START_NS), 3);
+    let mut options = support::options();
+    options.salvage = true;
+    if let Ok((store, report)) = Store::open_in(env, Path::new(DIR), options) {
+        assert!(!report.lost.is_empty(), "salvage says what is lost");
+        drop(store);
+    }
+    drop(open(&sample.disk));
+    let after: Vec<Vec<u8>> = content(&sample.disk).into_values().collect();
+    for (path, bytes) in before {
+        assert!(after.contains(&bytes), "{path} is gone");
+    }
 }

@@ -16,9 +16,10 @@ use support::{Action, DIR, Halt, Pair, config, differences, readable_or_reported
 const START_NS: i64 = 1_700_000_000_000_000_000;
 
 /// Faults after which no acknowledged byte may be missing or reported damaged.
-const HONEST: [Fault; 6] = [
+const HONEST: [Fault; 7] = [
     Fault::ReadError,
     Fault::ShortRead,
+    Fault::StaleRead,
     Fault::WriteError,
     Fault::NoSpace,
     Fault::SyncError,
@@ -107,7 +108,7 @@ fn run(disk: &SimDisk, kind: u8, end: End) -> Option<Outcome> {
         }
     }
     let acknowledged = pair.acknowledged();
-    let verdict = verdict.and_then(|()| after_the_script(disk, &pair));
+    let verdict = verdict.and_then(|()| after_the_script(disk, &mut pair));
     let outcome = Outcome {
         acknowledged: pair.acknowledged().max(acknowledged),
         history: std::mem::take(&mut pair.history),
@@ -120,17 +121,16 @@ fn run(disk: &SimDisk, kind: u8, end: End) -> Option<Outcome> {
 }
 
 /// A stopped store acknowledges nothing; one that goes on has everything.
-fn after_the_script(disk: &SimDisk, pair: &Pair) -> Result<(), String> {
+fn after_the_script(disk: &SimDisk, pair: &mut Pair) -> Result<(), String> {
     let log_failed = disk
         .log()
         .iter()
         .any(|op| op.fault.is_some() && op.path.contains("wal") && op.kind.changes_disk());
     if pair.store.stopped().is_none() {
         disk.clear_faults();
-        return match pair.compare() {
-            Ok(()) => Ok(()),
-            Err(halt) => Err(format!("afterwards: {halt:?}")),
-        };
+        let compared = pair.compare();
+        compared.map_err(|halt| format!("afterwards: {halt:?}"))?;
+        return nothing_is_left_behind(disk, pair);
     }
     if !log_failed {
         return Err("the store stopped although its log works".into());
@@ -150,6 +150,22 @@ fn after_the_script(disk: &SimDisk, pair: &Pair) -> Result<(), String> {
         return Err("a stopped store acknowledged something (I15)".into());
     }
     Ok(())
+}
+
+/// Failed attempts leave no files: once all messages are gone, so are all sealed files.
+fn nothing_is_left_behind(disk: &SimDisk, pair: &mut Pair) -> Result<(), String> {
+    for action in [Action::PurgeKeep(0), Action::Checkpoint, Action::Checkpoint] {
+        let done = pair.act(&action);
+        done.map_err(|halt| format!("{action:?} afterwards: {halt:?}"))?;
+    }
+    let files = disk.files().into_iter().map(|(path, _)| path);
+    let left: Vec<String> = files
+        .filter(|path| path.contains("seg/") || path.contains("idx/"))
+        .collect();
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(format!("files nobody needs: {left:?}")),
+    }
 }
 
 fn after_restart(disk: SimDisk, outcome: &Option<Outcome>) -> Result<(), String> {
@@ -232,7 +248,10 @@ fn any_fault_while_opening() {
         };
         outcome.verdict.unwrap_or_else(|what| panic!("{what}"));
         let newest = outcome.history.len() - 1;
-        let faults: Vec<Fault> = HONEST.into_iter().filter(|_| true).collect();
+        let faults: Vec<Fault> = HONEST
+            .into_iter()
+            .filter(|fault| *fault != Fault::StaleRead)
+            .collect();
         let runs = FaultMatrix::new(6)
             .starting_from(&disk.kill_process())
             .run(

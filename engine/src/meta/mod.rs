@@ -128,10 +128,9 @@ impl MetaLog {
             prev_digest: found.digest,
         };
         let mut log = MetaLog::with_state(env, dir, store_uuid, found.map, current, found.cut);
-        if log.cut.is_some() {
-            // Nothing is written behind a torn frame: the state moves to a clean file.
-            log.compact().map_err(MetaError::io(path))?;
-        }
+        // Nothing is written behind a torn frame: the next commit moves the state to a clean file.
+        // Until then nothing has changed, whatever else stops the store from opening.
+        log.in_doubt = log.cut.is_some();
         Ok(log)
     }
 

@@ -170,12 +170,16 @@ fn a_torn_last_commit_is_cut_and_reported() {
     disk.cut_power_after(1);
     assert!(log.commit(&put(b"k", &[7; 5_000])).is_err());
     let survivor = disk.crash(Persist::LastWriteFirstHalf);
-    let log = open(&survivor).expect("opens");
+    let torn = survivor.read_file(path(1)).expect("the log");
+    let mut log = open(&survivor).expect("opens");
     assert_eq!(log.get(b"k"), Some(&b"old"[..]));
     assert_eq!(
         log.cut().map(|cut| cut.file.clone()),
         Some(PathBuf::from(path(1)))
     );
+    let after = survivor.read_file(path(1)).expect("the log");
+    assert_eq!(after, torn, "opening changes nothing");
+    log.commit(&put(b"k", b"new")).expect("committed");
     assert_eq!(
         names(&survivor),
         [path(2)],

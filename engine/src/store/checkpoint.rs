@@ -24,13 +24,14 @@ use crate::format::file_header::FileKind;
 use crate::format::{FormatError, varint};
 use crate::ids::{ConsumerId, Lsn, SegmentId, Seq, StreamId, TimestampNs};
 use crate::index::{RunWriter, compare_subjects};
+use crate::io::Io;
 use crate::meta::{MetaBatch, MetaLog};
 use crate::segment::{Codec, ExtentInfo, SealedSegment, Segment, SegmentManifest, SegmentWriter};
 use crate::stream::core::StreamCore;
 use crate::stream::cursor::ConsumerCore;
 use crate::stream::extent::{Extent, SealedFile};
 use crate::stream::file_index::IndexPlace;
-use crate::stream::snapshot::{Positions, put_consumer};
+use crate::stream::snapshot::Positions;
 use crate::stream::tail::Tail;
 
 /// Tails of at least this many bytes get a file of their own; smaller ones share one.
@@ -45,6 +46,9 @@ pub(crate) struct Checkpointer {
     next_segment: u64,
     /// Streams that list each sealed file.
     listed: BTreeMap<SegmentId, BTreeSet<StreamId>>,
+    /// Sealed files of a checkpoint whose commit failed: on disk it may have happened all the same,
+    /// so they stay until a later commit does not name them.
+    in_doubt: Vec<SegmentId>,
     /// Times of the youngest id in each stored batch of message ids.
     dedup_batches: BTreeMap<StreamId, BTreeMap<u64, TimestampNs>>,
 }
@@ -88,6 +92,7 @@ impl Checkpointer {
             meta,
             next_segment,
             listed: BTreeMap::new(),
+            in_doubt: Vec::new(),
             dedup_batches: BTreeMap::new(),
         }
     }
@@ -152,7 +157,8 @@ impl Checkpointer {
         self.catalogue.forget_deleted(&deleted);
         self.shared.forget_deleted_consumers(&consumers_deleted);
         self.shared.queue.release_through(free);
-        self.remove_dead_files()
+        self.remove_dead_files();
+        Ok(())
     }
 
     fn write(
@@ -174,11 +180,20 @@ impl Checkpointer {
         if let Some(newest) = newest {
             wait(newest)?;
         }
+        self.settle_in_doubt()?;
         let mut batch = MetaBatch::default();
-        self.seal(shares, &mut batch)?;
-        let mut unlisted = Vec::new();
+        let first_segment = self.next_segment;
+        if let Err(error) = self.seal(shares, &mut batch) {
+            for id in (first_segment..self.next_segment).map(SegmentId) {
+                // Named by no commit yet.
+                self.forget_sealed(id);
+                self.remove_sealed(id);
+            }
+            return Err(error);
+        }
+        let (mut unlisted, mut expired) = (Vec::new(), Vec::new());
         for share in shares.iter() {
-            self.put_share(share, &mut batch, &mut unlisted);
+            self.put_share(share, &mut batch, &mut unlisted, &mut expired);
         }
         for (stream, _) in deleted {
             for (key, _) in self.meta.scan_prefix(&keys::stream(*stream)) {
@@ -204,12 +219,47 @@ impl Checkpointer {
             for (segment, stream) in unlisted {
                 self.listed.entry(segment).or_default().insert(stream);
             }
+            for (stream, number, youngest) in expired {
+                self.adopt_dedup(stream, number, youngest);
+            }
+            for id in (first_segment..self.next_segment).map(SegmentId) {
+                self.forget_sealed(id);
+                self.in_doubt.push(id);
+            }
             return Err(CheckpointError::from_io(self.layout.meta_dir(), error));
         }
         for segment in dead {
             self.listed.insert(segment, BTreeSet::new());
         }
         Ok(())
+    }
+
+    /// Removes what a failed checkpoint left behind, before another one takes more space.
+    fn settle_in_doubt(&mut self) -> Result<(), CheckpointError> {
+        if self.in_doubt.is_empty() {
+            return Ok(());
+        }
+        let mut batch = MetaBatch::default();
+        for id in &self.in_doubt {
+            batch.delete(&keys::segment(*id));
+        }
+        let committed = self.meta.commit(&batch);
+        committed.map_err(|error| CheckpointError::from_io(self.layout.meta_dir(), error))?;
+        for id in std::mem::take(&mut self.in_doubt) {
+            self.remove_sealed(id);
+        }
+        Ok(())
+    }
+
+    fn forget_sealed(&mut self, id: SegmentId) {
+        self.listed.remove(&id);
+    }
+
+    /// Removes a file that no commit names. One that cannot be removed is tried again with the
+    /// dead files.
+    fn remove_sealed(&mut self, id: SegmentId) {
+        self.listed.insert(id, BTreeSet::new());
+        self.remove_dead_files();
     }
 
     fn counters(&self, checkpoint: Lsn) -> Counters {
@@ -363,6 +413,7 @@ impl Checkpointer {
         share: &Share,
         batch: &mut MetaBatch,
         unlisted: &mut Vec<(SegmentId, StreamId)>,
+        expired: &mut Vec<(StreamId, u64, TimestampNs)>,
     ) {
         let id = share.core.id;
         batch.put(&keys::stream_value(id, kind::POSITIONS), &share.positions);
@@ -386,10 +437,15 @@ impl Checkpointer {
         for (consumer, _, value) in &share.consumers {
             batch.put(&keys::consumer(id, consumer.id), value);
         }
-        self.put_dedup(share, batch);
+        self.put_dedup(share, batch, expired);
     }
 
-    fn put_dedup(&mut self, share: &Share, batch: &mut MetaBatch) {
+    fn put_dedup(
+        &mut self,
+        share: &Share,
+        batch: &mut MetaBatch,
+        expired: &mut Vec<(StreamId, u64, TimestampNs)>,
+    ) {
         let id = share.core.id;
         let window_ns = share.core.lock().config.dedup_window_ns;
         let window_ns = i64::try_from(window_ns).unwrap_or(i64::MAX);
@@ -399,6 +455,7 @@ impl Checkpointer {
             let keep = youngest.0 > oldest;
             if !keep {
                 batch.delete(&keys::numbered(id, kind::DEDUP, *number));
+                expired.push((id, *number, *youngest));
             }
             keep
         });
@@ -411,7 +468,7 @@ impl Checkpointer {
     }
 
     /// Removes files that no commit names any more. One that cannot be removed is tried again.
-    fn remove_dead_files(&mut self) -> Result<(), CheckpointError> {
+    fn remove_dead_files(&mut self) {
         let io = &self.shared.env.io;
         let layout = &self.layout;
         let cache = &self.shared.cache;
@@ -419,22 +476,27 @@ impl Checkpointer {
             if !streams.is_empty() {
                 return true;
             }
-            let removed = io.remove(&layout.segment(*segment));
-            let _ = io.remove(&layout.index(*segment));
+            let removed = remove_if_there(io, &layout.segment(*segment))
+                .and_then(|()| remove_if_there(io, &layout.index(*segment)));
             // An open file keeps its space.
             for kind in [FileKind::Segment, FileKind::Index] {
                 cache.forget_file(FileKey::new(kind, segment.0));
             }
             match removed {
                 Ok(()) => false,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
                 Err(error) => {
                     tracing::warn!(segment = segment.0, %error, "cannot remove a dead segment");
                     true
                 }
             }
         });
-        Ok(())
+    }
+}
+
+fn remove_if_there(io: &Arc<dyn Io>, path: &Path) -> std::io::Result<()> {
+    match io.remove(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -553,19 +615,9 @@ fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
 impl Share {
     fn with_consumers(mut self, consumers: Vec<Arc<ConsumerCore>>) -> Share {
         for consumer in consumers {
-            // What cannot be logged stays collected and dirty, and goes with a later checkpoint.
-            let _ = consumer.flush();
-            let mut data = consumer.lock();
-            let config = data.state.config();
-            if config.memory || data.deleted || (data.dirty_since.is_none() && !data.config_dirty) {
-                continue;
+            if let Some((applied, value)) = consumer.freeze() {
+                self.consumers.push((consumer, applied, value));
             }
-            let mut value = Vec::new();
-            put_consumer(&data.state, consumer.created, data.last_lsn, &mut value);
-            data.config_dirty = false;
-            let applied = data.last_lsn;
-            drop(data);
-            self.consumers.push((consumer, applied, value));
         }
         self
     }
@@ -613,6 +665,8 @@ impl Share {
         }
         data.layout_epoch += 1;
         data.priors.clear();
+        self.core.drop_tail_of_deleted(&mut data);
+        drop(data);
         for (consumer, _, _) in &self.consumers {
             consumer.lock().config_dirty = true;
         }
@@ -634,6 +688,7 @@ impl Share {
         data.priors.clear();
         let newer = data.last_lsn > self.applied;
         data.dirty_since = newer.then(|| Lsn(self.applied.0 + 1));
+        self.core.drop_tail_of_deleted(&mut data);
         drop(data);
         if let Some(frozen) = &self.frozen {
             shared.tail_ram_changed(frozen.ram_bytes(), 0);

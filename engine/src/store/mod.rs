@@ -193,11 +193,7 @@ impl Store {
             catalogue.deleted.push((core.id, lsn));
         }
         data.deleted = true;
-        let ram = data.tail.ram_bytes();
-        if core.is_file() && data.frozen.is_none() {
-            shared.tail_ram_changed(ram, 0);
-            data.tail = crate::stream::tail::Tail::starting_at(Seq(data.last_seq + 1));
-        }
+        core.drop_tail_of_deleted(&mut data);
         drop(data);
         catalogue.by_name.remove(name);
         Ok(shared.queue.ticket(lsn))

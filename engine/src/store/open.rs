@@ -87,7 +87,8 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
     report.log_bytes_read = replayed.bytes_read;
     report.cut = replayed.cut.clone();
     report.lost = replayed.lost.clone();
-    report.orphans_removed = remove_orphans(&env, &layout, &mut recovered)?;
+    let keep = !replayed.lost.is_empty();
+    report.orphans_removed = remove_orphans(&env, &layout, &mut recovered, keep)?;
 
     let queue_options = QueueOptions {
         bytes_max: options.queue_bytes_max,
@@ -190,7 +191,7 @@ fn replay(
         RecoverError::AckedDataDamaged(ref lost) => OpenError::Damaged {
             file: lost.file.clone(),
             what: error.to_string(),
-            remedy: "restore the file from a backup, or open with salvage to give up exactly that range",
+            remedy: "restore the file, or a meta directory as new as the log, from a backup; or open with salvage to give up exactly that range",
         },
         other => OpenError::Damaged {
             file: layout.wal_dir(),
@@ -202,11 +203,13 @@ fn replay(
 
 /// Removes sealed files that no commit names, and index runs without such a file: a checkpoint was
 /// interrupted before its commit, and the log still had everything. Their numbers are not used
-/// again.
+/// again. With `keep`, because operations are missing from the log, sealed files are only renamed:
+/// they may hold what the log has lost (A5).
 fn remove_orphans(
     env: &Env,
     layout: &Layout,
     recovered: &mut Recovered,
+    keep: bool,
 ) -> Result<usize, OpenError> {
     // The index directory may have been deleted with everything in it: it is derived.
     let idx_dir = layout.idx_dir();
@@ -228,6 +231,14 @@ fn remove_orphans(
                 continue;
             }
             let file: PathBuf = dir.join(&entry.name);
+            if keep && dir == layout.seg_dir() {
+                let kept = dir.join(format!("{}.kept", entry.name));
+                tracing::error!(file = %kept.display(), "a sealed file that no metadata names is kept");
+                env.io
+                    .rename(&file, &kept)
+                    .map_err(|error| OpenError::io(&file, error))?;
+                continue;
+            }
             env.io
                 .remove(&file)
                 .map_err(|error| OpenError::io(&file, error))?;

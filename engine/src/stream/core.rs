@@ -9,6 +9,7 @@ use super::cursor::ConsumerCore;
 use super::dedup::IdHash;
 use super::prior::Prior;
 use super::state::StreamData;
+use super::tail::Tail;
 use super::types::{Append, AppendError, Appended, ChangeError};
 use crate::config::{Compression, ConfigError, Storage};
 use crate::error::Stopped;
@@ -92,6 +93,15 @@ impl StreamCore {
 
     pub fn compression(&self) -> Compression {
         self.lock().config.compression
+    }
+
+    /// Gives back the RAM of a deleted stream's tail; while a checkpoint holds a part of it, that
+    /// one does so at its end.
+    pub fn drop_tail_of_deleted(&self, data: &mut StreamData) {
+        if data.deleted && self.is_file() && data.frozen.is_none() {
+            self.shared.tail_ram_changed(data.tail.ram_bytes(), 0);
+            data.tail = Tail::starting_at(Seq(data.last_seq + 1));
+        }
     }
 
     /// See [`crate::Stream::append`].

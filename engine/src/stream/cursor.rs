@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::core::StreamCore;
 use super::read::Resolved;
-use super::snapshot::put_consumer_config;
+use super::snapshot::{put_consumer, put_consumer_config};
 use super::types::ChangeError;
 use crate::config::ConfigError;
 use crate::consumer::{
     AckOutcome, AckPolicy, Acked, BlockReason, ConsumerConfig, ConsumerState, ConsumerStateInfo,
     Notice, PendingCount, Plan, Purge, RemovalReason,
 };
-use crate::error::ReadError;
+use crate::error::{Corrupt, ReadError};
 use crate::format::op::Op;
 use crate::ids::{ConsumerId, Lsn, Seq, TimestampNs};
 use crate::message::Message;
@@ -166,6 +166,53 @@ impl ConsumerCore {
         self.log_events(&stream, &mut self.lock())
     }
 
+    /// The consumer's share of a checkpoint and the log position it contains; `None` when nothing
+    /// changed. Events are drained and the state is encoded under one hold of the lock: an event
+    /// that the state contains must not be replayed on top of it.
+    pub fn freeze(&self) -> Option<(Lsn, Vec<u8>)> {
+        let stream = self.stream.upgrade()?;
+        let mut data = self.lock();
+        // What the log does not take stays collected; its batch numbers are in the state.
+        let _ = self.log_events(&stream, &mut data);
+        let unchanged = data.dirty_since.is_none() && !data.config_dirty;
+        if data.state.config().memory || data.deleted || unchanged {
+            return None;
+        }
+        let mut value = Vec::new();
+        put_consumer(&data.state, self.created, data.last_lsn, &mut value);
+        data.config_dirty = false;
+        Some((data.last_lsn, value))
+    }
+
+    /// A message to deliver. One that is damaged is reported and passed over, so that it does not
+    /// hold up everything behind it; the message itself stays until it is deleted.
+    fn read(&self, stream: &StreamCore, seq: Seq) -> Result<Option<Message>, ReadError> {
+        match stream.get(seq.0) {
+            Err(ReadError::Corrupt(_)) => {}
+            read => return read,
+        }
+        // Once more: a device may have erred only this time.
+        match stream.get(seq.0) {
+            Err(ReadError::Corrupt(damage)) => {
+                self.report_passed_over(&damage);
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
+    fn report_passed_over(&self, damage: &Corrupt) {
+        tracing::error!(
+            consumer = %self.name,
+            stream = damage.stream.0,
+            first = damage.first.0,
+            last = damage.last.0,
+            file = %damage.file.display(),
+            reason = %damage.reason,
+            "damaged messages cannot be delivered and are passed over"
+        );
+    }
+
     /// See [`crate::Consumer::next`].
     pub fn next(
         &self,
@@ -218,7 +265,7 @@ impl ConsumerCore {
         now: TimestampNs,
         fits: &mut dyn FnMut(&Message) -> bool,
     ) -> Result<Option<Next>, ReadError> {
-        let Some(message) = stream.get(seq.0)? else {
+        let Some(message) = self.read(stream, seq)? else {
             self.lock()
                 .state
                 .message_removed(seq, RemovalReason::Limits);
@@ -248,7 +295,7 @@ impl ConsumerCore {
         now: TimestampNs,
         fits: &mut dyn FnMut(&Message) -> bool,
     ) -> Result<Option<Next>, ReadError> {
-        let Some(message) = stream.get(seq.0)? else {
+        let Some(message) = self.read(stream, seq)? else {
             // Gone before its delivery (T-46). If somebody moved the consumer, plan again.
             let _ = self.lock().state.skip_to(seq, seq.next());
             return Ok(None);
@@ -256,10 +303,11 @@ impl ConsumerCore {
         if !fits(&message) {
             return Ok(Some(Next::TooLarge(message)));
         }
+        // Counted before the delivery, which must not fail half-way; so this message is included.
+        let num_pending = self.num_pending()?.saturating_sub(1);
         let Ok(delivered) = self.lock().state.deliver_new(seq, seq, now) else {
             return Ok(None);
         };
-        let num_pending = self.num_pending()?;
         let (consumer_seq, deliveries) = (delivered.consumer_seq, delivered.deliveries);
         let delivery = Delivery {
             message,
@@ -282,7 +330,20 @@ impl ConsumerCore {
             let mut data = self.lock();
             (data.filters.clone(), std::mem::take(&mut data.resolved))
         };
-        let found = stream.next_message(&filters, from.0, &mut resolved);
+        let mut found = stream.next_message(&filters, from.0, &mut resolved);
+        if matches!(found, Err(ReadError::Corrupt(_))) {
+            // Once more: a device may have erred only this time.
+            found = stream.next_message(&filters, from.0, &mut resolved);
+        }
+        if let Err(ReadError::Corrupt(damage)) = &found
+            && damage.last >= from
+        {
+            self.report_passed_over(damage);
+            let mut data = self.lock();
+            data.pending.invalidate();
+            let _ = data.state.skip_to(from, damage.last.next());
+            return Ok(None);
+        }
         self.lock().resolved = resolved;
         let Some(message) = found? else {
             if visible >= from.0 {
@@ -308,7 +369,9 @@ impl ConsumerCore {
         let num_pending = before.saturating_sub(1);
         if ack == AckPolicy::None {
             // Delivered counts as acknowledged (T-68).
-            stream.release(&Acked::One(seq))?;
+            if let Err(error) = stream.release(&Acked::One(seq)) {
+                tracing::warn!(stream = %stream.name, %seq, %error, "a delivered message stays");
+            }
         }
         let delivery = Delivery {
             message,

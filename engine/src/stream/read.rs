@@ -445,6 +445,11 @@ impl StreamCore {
         let block = match extent.file.segment.block(self.id, Seq(seq)) {
             Ok(block) => block,
             Err(_) if !self.lists(extent) => return Ok(()),
+            Err(ReadError::Corrupt(damage)) => {
+                let entries = self.entries_of_damaged(extent, &damage, seq);
+                self.keep_front(entries.into_iter());
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         let Some(block) = block else {
@@ -465,6 +470,11 @@ impl StreamCore {
                 ts: message.ts,
             }
         });
+        self.keep_front(entries);
+        Ok(())
+    }
+
+    fn keep_front(&self, entries: impl Iterator<Item = FrontEntry>) {
         let mut data = self.lock();
         let first = data.first_seq;
         data.front.advance(first);
@@ -473,7 +483,37 @@ impl StreamCore {
         } else {
             data.front.fill(entries);
         }
-        Ok(())
+    }
+
+    /// What removal needs to know about messages that cannot be read: limits and age must get past
+    /// them. Sizes come from the index, or are the file's average where it does not know them; the
+    /// time is that of the youngest message of the file, so that nothing leaves too early.
+    fn entries_of_damaged(&self, extent: &Extent, damage: &Corrupt, seq: u64) -> Vec<FrontEntry> {
+        let average = extent.bytes.checked_div(extent.msgs).unwrap_or(0);
+        let average = u32::try_from(average).unwrap_or(u32::MAX);
+        let (first, last) = (damage.first.0.min(seq), damage.last.0.max(seq));
+        let (first, last) = (first.max(extent.first), last.min(extent.last));
+        let mut sizes = BTreeMap::new();
+        let known = extent.file.matching(self.id, &Filter::all());
+        for (_, postings) in known.unwrap_or_default() {
+            let within = postings.into_iter();
+            sizes.extend(within.filter(|(seq, _)| (first..=last).contains(seq)));
+        }
+        // Without an index nothing tells which sequences were stored; one is enough to go on.
+        sizes.entry(seq).or_insert(average);
+        tracing::error!(stream = %self.name, first, last, file = %damage.file.display(), "damaged messages are removed unread");
+        let ts = TimestampNs(extent.last_ts);
+        let entry = |(seq, size)| FrontEntry { seq, size, ts };
+        sizes.into_iter().map(entry).collect()
+    }
+
+    /// Accounted size of a stored message that cannot be read.
+    pub(super) fn size_of_damaged(&self, damage: &Corrupt, seq: u64) -> Option<u32> {
+        let extents = self.lock().extents.clone();
+        let extent = extent_of(&extents, seq)?;
+        let entries = self.entries_of_damaged(extent, damage, seq);
+        let found = entries.into_iter().find(|entry| entry.seq == seq);
+        found.map(|entry| entry.size)
     }
 
     pub(super) fn load_last(&self, subject: Box<[u8]>) -> Result<(), ReadError> {

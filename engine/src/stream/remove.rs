@@ -35,8 +35,14 @@ impl StreamCore {
         };
         let size = match known {
             Some(size) => size,
-            None => match self.get(seq)? {
-                Some(message) => {
+            None => match self.get(seq) {
+                // Removing it is how damage is cleared away.
+                Err(ReadError::Corrupt(damage)) => match self.size_of_damaged(&damage, seq) {
+                    Some(size) => size,
+                    None => return Err(ReadError::Corrupt(damage).into()),
+                },
+                Err(error) => return Err(error.into()),
+                Ok(Some(message)) => {
                     let layout = message.layout();
                     let size = self.lock().size_of(
                         layout.subject as usize,
@@ -45,7 +51,7 @@ impl StreamCore {
                     );
                     u32::try_from(size).unwrap_or(u32::MAX)
                 }
-                None => return Ok(None),
+                Ok(None) => return Ok(None),
             },
         };
         let removed = self.remove(vec![(seq, size)])?;
