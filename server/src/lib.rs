@@ -3,6 +3,8 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod jetstream;
 pub mod logging;
 pub mod monitor;
