@@ -49,7 +49,7 @@ impl Maintenance {
                 Err(error) => tracing::warn!(stream = %core.name, %error, "cannot expire messages"),
             }
         }
-        if self.shared.log_is_half_full() {
+        if self.shared.log_is_half_full() || self.shared.log_is_stuck() {
             self.checkpoint(Scope::All, wait)?;
         } else if self.shared.wants_flush() {
             self.checkpoint(Scope::LargeTails, wait)?;

@@ -20,6 +20,9 @@ const TAIL_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Called after each commit batch.
 pub(crate) type Observer = Arc<dyn Fn(&DurableBatch<'_>) + Send + Sync>;
 
+/// Refusals for lack of space between two checkpoints that try to find some.
+const REFUSALS_PER_RETRY: u64 = 64;
+
 /// Environment, log, cache and budgets.
 pub(crate) struct StoreShared {
     pub env: Env,
@@ -35,6 +38,8 @@ pub(crate) struct StoreShared {
     /// Appends that wait for tails to shrink.
     tail_room: Condvar,
     tail_waiters: Mutex<()>,
+    /// Appends refused because the log found no disk space.
+    refusals: AtomicU64,
     /// Set while checkpoints fail for lack of disk space.
     pub out_of_space: AtomicBool,
     pub wake: Wake,
@@ -105,6 +110,7 @@ impl StoreShared {
                 .saturating_mul(u64::from(options.wal.files_max)),
             tail_room: Condvar::new(),
             tail_waiters: Mutex::default(),
+            refusals: AtomicU64::new(0),
             out_of_space: AtomicBool::new(false),
             wake: Wake::default(),
             observers: RwLock::new(Arc::from([])),
@@ -115,7 +121,18 @@ impl StoreShared {
 
     /// Whether an append may be given a sequence now (A9, A10).
     pub fn room_for_append(&self) -> Result<(), AppendError> {
-        self.queue.room(Class::Append).map_err(append_error)?;
+        if let Err(error) = self.queue.room(Class::Append) {
+            if error == EnqueueError::NoSpace
+                && self
+                    .refusals
+                    .fetch_add(1, Ordering::Relaxed)
+                    .is_multiple_of(REFUSALS_PER_RETRY)
+            {
+                // A checkpoint may give log files back, or find that there is space again.
+                self.wake.ask();
+            }
+            return Err(append_error(error));
+        }
         if self.tails_full() {
             self.wake.ask();
             let full = self.out_of_space.load(Ordering::Relaxed);
@@ -143,6 +160,12 @@ impl StoreShared {
         self.queue
             .enqueue(Class::Control, 1, None, |out| op.encode(out))
             .map_err(change_error)
+    }
+
+    /// True when the disk has no room for another log file and the present ones are full: only a
+    /// checkpoint can make room for appends.
+    pub fn log_is_stuck(&self) -> bool {
+        self.queue.room(Class::Append) == Err(EnqueueError::NoSpace)
     }
 
     /// True when a checkpoint should make log space reusable.
