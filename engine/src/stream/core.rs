@@ -153,7 +153,12 @@ impl StreamCore {
             Verdict::Accept { trim_to } => trim_to,
         };
         let appended = self.accept(&mut data, append, id, now, trim_to, scratch)?;
+        // Maintenance knows when the oldest message is due; of an empty stream it knows nothing.
+        let first_to_age = data.msgs == 1 && data.config.age_max_ns.is_some();
         drop(data);
+        if first_to_age {
+            self.shared.wake.ask();
+        }
         if !self.is_file() {
             self.shared.announce_memory(&self.gate, appended.seq);
         }
