@@ -49,6 +49,34 @@ impl InternalSubscriber for AckSubscriber {
     }
 }
 
+/// Takes answers to flow control requests, `$JS.FC.<stream>.<consumer>.<token>`.
+pub(crate) struct FlowSubscriber {
+    pub shared: Arc<Shared>,
+}
+
+impl InternalSubscriber for FlowSubscriber {
+    fn deliver(&self, message: &Inbound<'_>) -> bool {
+        let tokens = std::str::from_utf8(message.subject)
+            .ok()
+            .and_then(|subject| {
+                let mut tokens = subject.strip_prefix("$JS.FC.")?.split('.');
+                Some((tokens.next()?, tokens.next()?))
+            });
+        let consumer = tokens.and_then(|(stream, consumer)| {
+            self.shared
+                .stream(stream)
+                .and_then(|stream| stream.consumer(consumer))
+        });
+        let Some(consumer) = consumer else {
+            return false;
+        };
+        if consumer.flow.lock().answered(message.subject) {
+            consumer.schedule();
+        }
+        true
+    }
+}
+
 fn apply(
     shared: &Arc<Shared>,
     stream: &Arc<StreamHandle>,
@@ -87,7 +115,7 @@ fn apply(
 
 /// An acknowledgement makes room under `max_ack_pending`, or makes a message due.
 fn continue_delivery(shared: &Arc<Shared>, consumer: &Arc<ConsumerHandle>) {
-    if consumer.waiting.lock().is_empty() {
+    if consumer.waiting.lock().is_empty() && !consumer.config().is_push() {
         let due = consumer.engine.next_deadline();
         consumer.arm(shared, due);
     } else {

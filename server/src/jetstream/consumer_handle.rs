@@ -3,17 +3,20 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use riverlog_engine as engine;
 use riverlog_engine::ids::TimestampNs;
 
 use super::delivery;
+use super::delivery::flow::FlowControl;
 use super::shared::Shared;
 use super::stream_handle::StreamHandle;
 use super::time::now;
 use super::timers::{Armed, Timed};
 use super::types::consumer_config::ConsumerConfig;
 use super::waiting::WaitQueue;
+use crate::routing::interest::{InterestListener, ListenerId};
 
 /// Delivery marks usually travel to the log with the acknowledgements that follow; without any they
 /// go by themselves after this time, in nanoseconds.
@@ -28,6 +31,8 @@ pub(crate) struct ConsumerHandle {
     pub name: Arc<str>,
     pub engine: engine::Consumer,
     pub waiting: Mutex<WaitQueue>,
+    /// Of a push consumer.
+    pub flow: Mutex<FlowControl>,
     /// `$JS.ACK.<stream>.<consumer>.`
     pub ack_prefix: Box<[u8]>,
     pub stream: Weak<StreamHandle>,
@@ -43,6 +48,12 @@ pub(crate) struct ConsumerHandle {
     last_active: AtomicI64,
     /// When delivery marks go to the log at the latest; `i64::MAX` = there are none.
     flush_at: AtomicI64,
+    /// Whether somebody listened to the deliver subject when deliveries were last tried.
+    bound: AtomicBool,
+    /// When something last went to the deliver subject.
+    last_sent: AtomicI64,
+    /// Registration for changes of interest in the deliver subject.
+    watched: Mutex<Option<(Bytes, ListenerId)>>,
     /// Random share of the time until an inactive consumer is removed, so that many made together
     /// are not removed together (CCFG-028).
     inactive_jitter_ns: i64,
@@ -60,6 +71,7 @@ impl ConsumerHandle {
             name: engine.name().into(),
             engine,
             waiting: Mutex::default(),
+            flow: Mutex::default(),
             ack_prefix: ack_prefix.into_bytes().into(),
             stream: Arc::downgrade(stream),
             config: RwLock::new(Arc::new(config)),
@@ -70,6 +82,9 @@ impl ConsumerHandle {
             deleted: AtomicBool::new(false),
             last_active: AtomicI64::new(now().0),
             flush_at: AtomicI64::new(i64::MAX),
+            bound: AtomicBool::new(false),
+            last_sent: AtomicI64::new(now().0),
+            watched: Mutex::default(),
             inactive_jitter_ns: rand::random_range(100_000_000..1_000_000_000),
         })
     }
@@ -131,6 +146,61 @@ impl ConsumerHandle {
         let threshold = self.config().inactive_threshold;
         let at = self.last_active().0.saturating_add(threshold);
         (threshold > 0).then(|| TimestampNs(at.saturating_add(self.inactive_jitter_ns)))
+    }
+
+    /// Whether somebody listens to the deliver subject (CCFG-026, CCFG-027, T-109).
+    pub fn is_bound(&self, shared: &Shared) -> bool {
+        let config = self.config();
+        let subject = config.deliver_subject.as_bytes();
+        if config.deliver_group.is_empty() {
+            return shared.account.has_interest(subject);
+        }
+        shared
+            .account
+            .has_queue_interest(subject, config.deliver_group.as_bytes())
+    }
+
+    /// Notes whether somebody listens. Returns whether that changed.
+    pub fn note_bound(&self, bound: bool) -> bool {
+        self.bound.swap(bound, Ordering::Relaxed) != bound
+    }
+
+    /// Something went to the deliver subject.
+    pub fn note_sent(&self, now: TimestampNs) {
+        self.last_sent.store(now.0, Ordering::Relaxed);
+    }
+
+    /// When something last went to the deliver subject.
+    pub fn last_sent(&self) -> TimestampNs {
+        TimestampNs(self.last_sent.load(Ordering::Relaxed))
+    }
+
+    /// Has deliveries tried whenever interest in the deliver subject changes.
+    pub fn watch_deliver_subject(self: &Arc<Self>, shared: &Shared) {
+        let config = self.config();
+        let wanted = Bytes::copy_from_slice(config.deliver_subject.as_bytes());
+        let mut watched = self.watched.lock();
+        if watched
+            .as_ref()
+            .is_some_and(|(subject, _)| *subject == wanted)
+        {
+            return;
+        }
+        if let Some((subject, id)) = watched.take() {
+            shared.account.unwatch_interest(&subject, id);
+        }
+        if !wanted.is_empty() {
+            let listener = Arc::new(DeliverInterest(Arc::downgrade(self)));
+            let (id, _) = shared.account.watch_interest(&wanted, listener);
+            *watched = Some((wanted, id));
+        }
+    }
+
+    /// Ends [`ConsumerHandle::watch_deliver_subject`].
+    pub fn unwatch(&self, shared: &Shared) {
+        if let Some((subject, id)) = self.watched.lock().take() {
+            shared.account.unwatch_interest(&subject, id);
+        }
     }
 
     /// Has deliveries tried by a task of its own. Returns at once; many calls make one run.
@@ -196,5 +266,16 @@ impl Timed for ConsumerHandle {
 
     fn fire(self: Arc<Self>) {
         self.schedule();
+    }
+}
+
+/// Wakes a push consumer.
+struct DeliverInterest(Weak<ConsumerHandle>);
+
+impl InterestListener for DeliverInterest {
+    fn interest_changed(&self, _subject: &Bytes, _present: bool) {
+        if let Some(consumer) = self.0.upgrade() {
+            consumer.schedule();
+        }
     }
 }

@@ -137,6 +137,7 @@ impl JetStream {
             stream.unsubscribe(&self.shared);
             for consumer in stream.take_consumers() {
                 consumer.mark_deleted();
+                consumer.unwatch(&self.shared);
                 removal::end_waiting_for_shutdown(&self.shared, &consumer);
             }
             self.shared.remove_stream(&stream);

@@ -25,7 +25,7 @@ fn json(value: impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
 
-fn detail(stream: &StreamHandle, options: StreamDetailOptions) -> StreamDetail {
+fn detail(shared: &Shared, stream: &StreamHandle, options: StreamDetailOptions) -> StreamDetail {
     let consumers = if options.consumers {
         stream.consumers()
     } else {
@@ -33,7 +33,7 @@ fn detail(stream: &StreamHandle, options: StreamDetailOptions) -> StreamDetail {
     };
     let infos = consumers
         .iter()
-        .filter_map(|consumer| consumer_info(stream, consumer).ok());
+        .filter_map(|consumer| consumer_info(shared, stream, consumer).ok());
     StreamDetail {
         name: stream.name.to_string(),
         created: format_time(stream.engine.created()),
@@ -70,7 +70,7 @@ impl JetStreamMonitor for Monitor {
         self.shared
             .streams()
             .iter()
-            .map(|stream| detail(stream, options))
+            .map(|stream| detail(&self.shared, stream, options))
             .collect()
     }
 

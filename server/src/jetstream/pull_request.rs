@@ -133,6 +133,18 @@ pub fn heartbeat(consumer_seq: u64, stream_seq: u64) -> Vec<u8> {
     .into_bytes()
 }
 
+/// A heartbeat of a push consumer; `stalled` is the flow control request it waits for.
+pub fn push_heartbeat(consumer_seq: u64, stream_seq: u64, stalled: Option<&[u8]>) -> Vec<u8> {
+    let mut block = heartbeat(consumer_seq, stream_seq);
+    if let Some(subject) = stalled {
+        block.truncate(block.len() - 2);
+        block.extend_from_slice(b"Nats-Consumer-Stalled: ");
+        block.extend_from_slice(subject);
+        block.extend_from_slice(b"\r\n\r\n");
+    }
+    block
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,5 +245,10 @@ mod tests {
             b"NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 5\r\nNats-Pending-Bytes: 0\r\n\r\n"
         );
         assert_eq!(heartbeat(7, 19).len(), 76);
+        assert_eq!(push_heartbeat(7, 19, None), heartbeat(7, 19));
+        assert!(
+            push_heartbeat(7, 19, Some(b"fc"))
+                .ends_with(b"Nats-Last-Stream: 19\r\nNats-Consumer-Stalled: fc\r\n\r\n")
+        );
     }
 }

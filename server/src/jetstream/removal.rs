@@ -26,6 +26,7 @@ pub(crate) fn delete_consumer(
         return Ok(None);
     }
     consumer.mark_deleted();
+    consumer.unwatch(shared);
     let ticket = match stream.engine.delete_consumer(&consumer.name) {
         Ok(ticket) => ticket,
         Err(ChangeError::NotFound) => return Ok(None),
@@ -100,6 +101,9 @@ pub(crate) fn check_inactivity(shared: &Arc<Shared>, consumer: &Arc<ConsumerHand
 
 /// Requests whose client is gone do not keep a consumer.
 fn is_waited_for(shared: &Shared, consumer: &ConsumerHandle) -> bool {
+    if consumer.config().is_push() {
+        return consumer.is_bound(shared);
+    }
     let mut waiting = consumer.waiting.lock();
     waiting.remove_if(|waiting| !shared.account.has_interest(&waiting.reply));
     !waiting.is_empty()
@@ -108,7 +112,7 @@ fn is_waited_for(shared: &Shared, consumer: &ConsumerHandle) -> bool {
 /// Whether the acknowledgement of the latest delivery may still come.
 fn has_open_deliveries(consumer: &ConsumerHandle, now: TimestampNs) -> bool {
     let config = consumer.config();
-    if config.ack_policy == AckPolicy::None {
+    if config.ack_policy == AckPolicy::None || config.is_push() {
         return false;
     }
     let info = consumer.engine.info();

@@ -141,18 +141,30 @@ impl Shared {
 
     /// Publishes once `after` is durable; nothing is said when the store stopped before.
     pub fn publish_after(&self, after: Option<Ticket>, subject: Bytes, payload: Bytes) {
-        if subject.is_empty() {
-            return;
-        }
-        match after.filter(|ticket| !ticket.is_durable()) {
-            None => {
-                self.account.publish(&subject, None, None, &payload);
+        self.publish_then(after, subject, payload, || {});
+    }
+
+    /// As [`Shared::publish_after`], with something to do after it.
+    pub fn publish_then(
+        &self,
+        after: Option<Ticket>,
+        subject: Bytes,
+        payload: Bytes,
+        then: impl FnOnce() + Send + 'static,
+    ) {
+        let account = Arc::clone(&self.account);
+        let publish = move || {
+            if !subject.is_empty() {
+                account.publish(&subject, None, None, &payload);
             }
+            then();
+        };
+        match after.filter(|ticket| !ticket.is_durable()) {
+            None => publish(),
             Some(ticket) => {
-                let account = Arc::clone(&self.account);
                 self.runtime.spawn(async move {
                     if ticket.await.is_ok() {
-                        account.publish(&subject, None, None, &payload);
+                        publish();
                     }
                 });
             }

@@ -9,7 +9,7 @@ use riverlog_engine::wal::DurableBatch;
 use riverlog_engine::{OpenError, RecoveryReport, Store, Stream};
 use tokio::sync::watch;
 
-use super::ack::AckSubscriber;
+use super::ack::{AckSubscriber, FlowSubscriber};
 use super::api::{ApiQueues, ApiSubscriber};
 use super::consumer_handle::ConsumerHandle;
 use super::engine_config::{consumer_from_engine, stream_from_engine};
@@ -89,6 +89,7 @@ pub(super) fn start(
         stream.sync_subscriptions(&shared);
         stream.arm_expiry(&shared, Some(now()));
         for consumer in stream.consumers() {
+            consumer.watch_deliver_subject(&shared);
             consumer.schedule();
         }
     }
@@ -161,7 +162,11 @@ fn subscribe_all(shared: &Arc<Shared>, jetstream: &mut JetStream) -> Result<(), 
     let subscriber = Arc::new(AckSubscriber {
         shared: Arc::clone(shared),
     });
-    subscribe(jetstream, "$JS.ACK.>", subscriber)
+    subscribe(jetstream, "$JS.ACK.>", subscriber)?;
+    let subscriber = Arc::new(FlowSubscriber {
+        shared: Arc::clone(shared),
+    });
+    subscribe(jetstream, "$JS.FC.>", subscriber)
 }
 
 fn subscribe(

@@ -156,6 +156,13 @@ impl Account {
         self.trie.read().has_match(subject)
     }
 
+    /// True when a member of queue group `queue` would receive a message published to `subject`.
+    pub fn has_queue_interest(&self, subject: &[u8], queue: &[u8]) -> bool {
+        let mut matches = Matches::default();
+        self.collect(subject, &mut matches);
+        matches.groups.iter().any(|group| group.queue == queue)
+    }
+
     /// Calls `listener` whenever interest in the literal `subject` appears or disappears. Also
     /// returns whether there is interest now; no change after that is missed.
     pub fn watch_interest(

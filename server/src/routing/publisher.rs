@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::account::Account;
 use super::cache::MatchCache;
 use super::subscriber::{ClientSubscription, Inbound, Origin, Subscriber};
-use super::trie::Matches;
+use super::trie::{Group, Matches};
 use crate::net::acks::AckBody;
 use crate::net::conn::Conn;
 use crate::net::outbound::{Frame, Pushed};
@@ -107,6 +107,23 @@ impl Publisher {
         })
     }
 
+    /// As [`Publisher::deliver_to`], but only to one member of the queue group `queue`.
+    pub fn deliver_to_queue(&mut self, route: &Bytes, queue: &[u8], message: &Message<'_>) -> bool {
+        let delivery = Delivery {
+            route,
+            shown: message.subject,
+            reply: message.reply,
+            headers: message.headers,
+            payload: Payload::Shared(message.payload),
+            origin: None,
+        };
+        let matches = self.cache.lookup(&self.account, route);
+        match matches.groups.iter().find(|group| group.queue == queue) {
+            Some(group) => self.wake.send_to_group(group, &delivery),
+            None => false,
+        }
+    }
+
     /// Publishes a message received from a connection.
     pub(crate) fn publish_from(&mut self, origin: &Origin<'_>, message: &Message<'_>) -> bool {
         self.send(&Delivery {
@@ -188,20 +205,24 @@ impl WakeList {
             delivered |= self.send_to(subscriber, delivery);
         }
         for group in &matches.groups {
-            let count = group.members.len();
-            let start = if count > 1 {
-                self.random_below(count)
-            } else {
-                0
-            };
-            // The first member that can take it (CORE-021).
-            let (before, after) = group.members.split_at(start);
-            delivered |= after
-                .iter()
-                .chain(before)
-                .any(|member| self.send_to(member, delivery));
+            delivered |= self.send_to_group(group, delivery);
         }
         delivered
+    }
+
+    /// The first member that can take it gets it (CORE-021).
+    fn send_to_group(&mut self, group: &Group<Subscriber>, delivery: &Delivery<'_>) -> bool {
+        let count = group.members.len();
+        let start = if count > 1 {
+            self.random_below(count)
+        } else {
+            0
+        };
+        let (before, after) = group.members.split_at(start);
+        after
+            .iter()
+            .chain(before)
+            .any(|member| self.send_to(member, delivery))
     }
 
     fn send_to(&mut self, subscriber: &Subscriber, delivery: &Delivery<'_>) -> bool {

@@ -53,7 +53,7 @@ pub(super) fn create(shared: &Arc<Shared>, route: &Route, body: &[u8]) -> Result
         .filter(|_| !config.name.is_empty());
     let consumer = match existing {
         Some(consumer) => {
-            update_existing(&stream, &consumer, config, request.action)?;
+            update_existing(shared, &stream, &consumer, config, request.action)?;
             consumer
         }
         None if request.action == CreateAction::Update => {
@@ -61,7 +61,9 @@ pub(super) fn create(shared: &Arc<Shared>, route: &Route, body: &[u8]) -> Result
         }
         None => create_new(shared, &stream, config)?,
     };
-    info_answer(shared, &stream, &consumer, "consumer_create_response")
+    let mut answer = info_answer(shared, &stream, &consumer, "consumer_create_response")?;
+    answer.start = Some(consumer);
+    Ok(answer)
 }
 
 /// What subject and body say has to agree (CAPI-002..004).
@@ -133,6 +135,7 @@ fn create_new(
         .map_err(|e| refused(&e))?;
     let consumer = ConsumerHandle::new(shared, stream, engine, config);
     stream.add_consumer(&consumer);
+    consumer.watch_deliver_subject(shared);
     removal::check_inactivity(shared, &consumer);
     advisories::consumer_action(shared, &stream.name, &consumer.name, Action::Create);
     Ok(consumer)
@@ -140,6 +143,7 @@ fn create_new(
 
 /// CAPI-006, CAPI-007, T-80, T-89.
 fn update_existing(
+    shared: &Arc<Shared>,
     stream: &StreamHandle,
     consumer: &Arc<ConsumerHandle>,
     mut config: ConsumerConfig,
@@ -156,6 +160,10 @@ fn update_existing(
     }
     consumer_update::check_update(&old, &config)?;
     unsupported::check_consumer(&config)?;
+    if old.deliver_subject != config.deliver_subject && consumer.is_bound(shared) {
+        // CCFG-048
+        return Err(errors::CONSUMER_NAME_EXIST);
+    }
     if stream.config().retention == Retention::WorkQueue {
         check_work_queue_overlap(
             &config.filters(),
@@ -168,6 +176,7 @@ fn update_existing(
         .update_config(engine)
         .map_err(|e| refused(&e))?;
     consumer.set_config(config);
+    consumer.watch_deliver_subject(shared);
     consumer.schedule();
     Ok(())
 }

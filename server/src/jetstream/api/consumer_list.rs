@@ -66,7 +66,7 @@ pub(super) fn list(shared: &Arc<Shared>, route: &Route, body: &[u8]) -> Result<A
     let consumers: Result<Vec<_>, _> = page
         .slice(&consumers)
         .iter()
-        .map(|consumer| consumer_info(&stream, consumer))
+        .map(|consumer| consumer_info(shared, &stream, consumer))
         .collect();
     let consumers = consumers.map_err(errors::stream_general)?;
     let after = Some(shared.store.barrier());

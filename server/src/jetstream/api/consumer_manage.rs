@@ -45,19 +45,21 @@ pub(super) fn info_answer(
     consumer: &ConsumerHandle,
     kind: &str,
 ) -> Result<Answer, ApiError> {
-    let mut info = consumer_info(stream, consumer).map_err(errors::stream_general)?;
+    let mut info = consumer_info(shared, stream, consumer).map_err(errors::stream_general)?;
     metadata::add_dynamic(&mut info.config.metadata);
     Ok(reply::success(kind, info, Some(shared.store.barrier())))
 }
 
 /// The info part of replies about a consumer.
 pub(crate) fn consumer_info(
+    shared: &Shared,
     stream: &StreamHandle,
     consumer: &ConsumerHandle,
 ) -> Result<ConsumerInfo, ReadError> {
     let now = now();
     let state = consumer.engine.info();
     let config = (*consumer.config()).clone();
+    let is_push = config.is_push();
     let pause_remaining = config
         .pause_until
         .map_or(0, |until| until.0.saturating_sub(now.0))
@@ -73,7 +75,7 @@ pub(crate) fn consumer_info(
         num_redelivered: state.num_redelivered,
         num_waiting: consumer.waiting.lock().len() as u64,
         num_pending: consumer.engine.num_pending()?,
-        push_bound: false,
+        push_bound: is_push && consumer.is_bound(shared),
         paused: pause_remaining > 0,
         pause_remaining,
         ts: now,

@@ -133,7 +133,12 @@ async fn work(shared: Arc<Shared>, mut calls: mpsc::Receiver<Call>) {
         shared.stats.inflight.fetch_sub(1, Ordering::Relaxed);
         shared.count_answer(answer.is_error);
         audit(&shared, &call, &answer);
-        shared.publish_after(answer.after, call.reply, answer.body);
+        let start = answer.start;
+        shared.publish_then(answer.after, call.reply, answer.body, move || {
+            if let Some(consumer) = start {
+                consumer.schedule();
+            }
+        });
     }
 }
 

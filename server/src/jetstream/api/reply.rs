@@ -1,9 +1,12 @@
 //! Bodies of replies: `{"type":…, …}` (ADR-2).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use riverlog_engine::Ticket;
 use serde::Serialize;
 
+use super::super::consumer_handle::ConsumerHandle;
 use super::super::errors::ApiError;
 use super::super::time::ZERO_TIME;
 use super::route::Operation;
@@ -16,6 +19,8 @@ pub(crate) struct Answer {
     pub after: Option<Ticket>,
     /// For the counters.
     pub is_error: bool,
+    /// A consumer that starts to deliver once the answer is out, so that a client hears of it first.
+    pub start: Option<Arc<ConsumerHandle>>,
 }
 
 #[derive(Serialize)]
@@ -50,6 +55,7 @@ pub(crate) fn success<T: Serialize>(kind: &str, content: T, after: Option<Ticket
         body: encode(kind, None, content),
         after,
         is_error: false,
+        start: None,
     }
 }
 
@@ -134,6 +140,7 @@ pub(crate) fn error(operation: Operation, kind: &str, error: &ApiError) -> Answe
         body,
         after: None,
         is_error: true,
+        start: None,
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) fn delete(shared: &Arc<Shared>, route: &Route, body: &[u8]) -> Result
     shared.remove_stream(&stream);
     for consumer in stream.take_consumers() {
         consumer.mark_deleted();
+        consumer.unwatch(shared);
         removal::end_waiting(shared, &consumer);
         advisories::consumer_deleted(shared, &stream, &consumer);
     }

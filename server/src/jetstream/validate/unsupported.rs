@@ -36,7 +36,7 @@ pub fn check_stream(config: &StreamConfig) -> Result<(), ApiError> {
 /// Refuses what a consumer cannot do yet.
 pub fn check_consumer(config: &ConsumerConfig) -> Result<(), ApiError> {
     let asked = [
-        (config.is_push(), "a push consumer (deliver_subject)"),
+        (config.rate_limit_bps > 0, "rate_limit_bps"),
         (
             config.ack_policy == AckPolicy::FlowControl,
             "ack policy flow_control",
@@ -81,12 +81,12 @@ mod tests {
             "allow_atomic is not supported by this version of Riverlog"
         );
         let config = ConsumerConfig {
-            deliver_subject: "d".to_owned(),
+            rate_limit_bps: 1,
             ..ConsumerConfig::default()
         };
         let error = check_consumer(&config).unwrap_err();
         assert_eq!(error.err_code, 10012);
-        assert!(error.description.contains("deliver_subject"));
+        assert!(error.description.contains("rate_limit_bps"));
         assert_eq!(check_stream(&StreamConfig::default()), Ok(()));
         assert_eq!(check_consumer(&ConsumerConfig::default()), Ok(()));
     }

@@ -1,8 +1,4 @@
-//! Delivery to waiting pull requests.
-//!
-//! A consumer is driven by at most one task at a time, which ends when there is nothing to do. It
-//! is started by a pull request, by new messages of the stream (one start per commit batch, not per
-//! message), by an acknowledgement that makes room, and by the timer.
+//! One slice of delivery to waiting pull requests.
 
 use std::sync::Arc;
 
@@ -11,43 +7,24 @@ use riverlog_engine as engine;
 use riverlog_engine::ids::TimestampNs;
 use riverlog_engine::{Idle, Message, Next};
 
-use super::ack_subject::{AckToken, write_token};
-use super::advisories;
-use super::consumer_handle::ConsumerHandle;
-use super::limits::DELIVERY_SLICE_MESSAGES;
-use super::pull_request::{heartbeat, status, status_with_pending};
-use super::removal;
-use super::shared::Shared;
-use super::time::now;
-use super::types::consumer_config::ConsumerConfig;
-use super::types::enums::AckPolicy;
-use super::waiting::{Back, Booked, Waiting};
-use crate::protocol::headers;
+use super::super::ack_subject::{AckToken, write_token};
+use super::super::consumer_handle::ConsumerHandle;
+use super::super::limits::DELIVERY_SLICE_MESSAGES;
+use super::super::pull_request::{heartbeat, status, status_with_pending};
+use super::super::shared::Shared;
+use super::super::time::now;
+use super::super::types::consumer_config::ConsumerConfig;
+use super::super::waiting::{Back, Booked, Waiting};
+use super::frame::{AckSubjects, content};
+use super::{Slice, rest, settle};
 use crate::routing::{self, Publisher};
 
-/// Bytes of one allocation that acknowledgement subjects are cut from.
-const ACK_SUBJECT_CHUNK: usize = 16 * 1024;
-
-/// Drives one consumer until nothing is left to do.
-pub(crate) async fn run(shared: Arc<Shared>, consumer: Arc<ConsumerHandle>) {
-    loop {
-        consumer.begin_run();
-        let more = Round::new(&shared, &consumer).run();
-        if more {
-            tokio::task::yield_now().await;
-        } else if consumer.end_run() {
-            return;
-        }
-    }
-}
-
-/// One slice of work.
-struct Round<'a> {
+pub(super) struct PullRound<'a> {
     shared: &'a Arc<Shared>,
     consumer: &'a Arc<ConsumerHandle>,
     config: Arc<ConsumerConfig>,
     publisher: Publisher,
-    ack_subjects: BytesMut,
+    ack_subjects: AckSubjects,
     now: TimestampNs,
 }
 
@@ -58,39 +35,42 @@ enum Step {
     Idle,
 }
 
-impl<'a> Round<'a> {
-    fn new(shared: &'a Arc<Shared>, consumer: &'a Arc<ConsumerHandle>) -> Round<'a> {
-        Round {
+impl<'a> PullRound<'a> {
+    pub fn new(shared: &'a Arc<Shared>, consumer: &'a Arc<ConsumerHandle>) -> PullRound<'a> {
+        PullRound {
             shared,
             consumer,
             config: consumer.config(),
             publisher: shared.account.publisher(),
-            ack_subjects: BytesMut::new(),
+            ack_subjects: AckSubjects::default(),
             now: now(),
         }
     }
 
-    /// Returns whether there may be more to do at once.
-    fn run(&mut self) -> bool {
-        if self.consumer.is_deleted() {
-            return false;
-        }
+    pub fn run(&mut self) -> Slice {
         self.end_expired();
-        let mut more = true;
-        for _ in 0..DELIVERY_SLICE_MESSAGES {
-            if self.serve_next() == Step::Idle {
-                more = false;
-                break;
-            }
-        }
+        let slice = self.serve_slice();
         self.send_heartbeats();
         self.publisher.flush();
-        self.consumer.engine.expire(self.now);
-        advisories::publish_notices(self.shared, self.consumer);
-        if !more {
-            self.rest();
+        settle(self.shared, self.consumer, self.now);
+        if matches!(slice, Slice::Idle) {
+            let next = self.consumer.waiting.lock().next_deadline();
+            self.consumer.arm(self.shared, next);
+            rest(self.shared, self.consumer, &self.config, self.now);
         }
-        more
+        slice
+    }
+
+    fn serve_slice(&mut self) -> Slice {
+        for _ in 0..DELIVERY_SLICE_MESSAGES {
+            if self.serve_next() == Step::Idle {
+                return Slice::Idle;
+            }
+            if let Some(receiver) = self.publisher.take_behind() {
+                return Slice::Behind(receiver);
+            }
+        }
+        Slice::More
     }
 
     fn serve_next(&mut self) -> Step {
@@ -153,9 +133,9 @@ impl<'a> Round<'a> {
 
     fn deliver(&mut self, mut waiting: Waiting, delivery: &engine::Delivery) -> Back {
         let message = &delivery.message;
-        let reply = self.ack_subject(delivery);
+        let reply = self.ack_subjects.make(self.consumer, delivery);
         let subject = message.subject_bytes();
-        let (headers, payload) = self.content(message);
+        let (headers, payload) = content(&self.config, message);
         let size =
             subject.len() + reply.len() + headers.as_ref().map_or(0, Bytes::len) + payload.len();
         let frame = routing::Message {
@@ -181,37 +161,6 @@ impl<'a> Round<'a> {
                 Back::Finished
             }
         }
-    }
-
-    fn ack_subject(&mut self, delivery: &engine::Delivery) -> Bytes {
-        let token = AckToken {
-            delivered: delivery.deliveries,
-            stream_seq: delivery.message.seq.0,
-            consumer_seq: delivery.consumer_seq,
-            ts: delivery.message.ts,
-            pending: delivery.num_pending,
-        };
-        if self.ack_subjects.capacity() < self.consumer.ack_prefix.len() + 110 {
-            self.ack_subjects.reserve(ACK_SUBJECT_CHUNK);
-        }
-        self.ack_subjects
-            .extend_from_slice(&self.consumer.ack_prefix);
-        write_token(&mut self.ack_subjects, &token);
-        self.ack_subjects.split().freeze()
-    }
-
-    fn content(&self, message: &Message) -> (Option<Bytes>, Bytes) {
-        let stored = message.headers_bytes();
-        if self.config.headers_only {
-            // CCFG-022
-            let size = message.payload().len().to_string();
-            let block = headers::append(&stored, b"Nats-Msg-Size", size.as_bytes());
-            return (Some(block.into()), Bytes::new());
-        }
-        (
-            (!stored.is_empty()).then_some(stored),
-            message.payload_bytes(),
-        )
     }
 
     fn idle(&mut self, waiting: Waiting, idle: Idle) -> (Back, Step) {
@@ -309,24 +258,6 @@ impl<'a> Round<'a> {
             headers: Some(block),
             payload: &Bytes::new(),
         })
-    }
-
-    /// Nothing to do now: what was delivered goes to the log soon, and the timer is set.
-    fn rest(&mut self) {
-        if self.consumer.take_flush(self.now) {
-            if let Err(error) = self.consumer.engine.flush() {
-                tracing::debug!(consumer = %self.consumer.name, %error, "delivery marks not logged");
-            }
-        } else {
-            self.consumer.arm(self.shared, self.consumer.flush_at());
-        }
-        let waiting = self.consumer.waiting.lock().next_deadline();
-        self.consumer.arm(self.shared, waiting);
-        if self.config.ack_policy != AckPolicy::None || self.config.pause_until.is_some() {
-            let due = self.consumer.engine.next_deadline();
-            self.consumer.arm(self.shared, due);
-        }
-        removal::check_inactivity(self.shared, self.consumer);
     }
 
     fn stream_name(&self) -> Arc<str> {
