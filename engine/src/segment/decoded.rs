@@ -122,6 +122,11 @@ impl DecodedBlock {
     pub fn iter_from(&self, seq: Seq) -> Messages<'_> {
         // The last place to start whose record is not behind `seq`; the first one otherwise.
         let (mut low, mut high) = (0, self.restarts.count);
+        if self.is_dense() {
+            let index = seq.0.saturating_sub(self.first.0.0) / u64::from(RESTART_INTERVAL);
+            low = usize::try_from(index).unwrap_or(usize::MAX).min(high - 1);
+            high = low + 1;
+        }
         while high - low > 1 {
             let middle = low + (high - low) / 2;
             match self.walk(middle).step(self.records(), self.first) {
@@ -142,6 +147,12 @@ impl DecodedBlock {
             }
         }
         Messages { block: self, walk }
+    }
+
+    /// True if no sequence between the first and the last is missing: then a sequence tells its
+    /// position.
+    fn is_dense(&self) -> bool {
+        self.last_seq.0 - self.first.0.0 == u64::from(self.count) - 1
     }
 
     fn message(&self, span: &RecordSpan) -> Option<Message> {
