@@ -32,15 +32,30 @@ fn age_out(storage: Storage) {
     // Twice: the second message comes when the store has nothing due any more.
     for round in 1..=2 {
         std::thread::sleep(Duration::from_millis(50));
-        let append = Append { subject: b"s", payload: b"x", ..Append::default() };
+        let append = Append {
+            subject: b"s",
+            payload: b"x",
+            ..Append::default()
+        };
         let seq = stream.append(&append).expect("accepted").seq;
         assert_eq!(seq.0, round);
         assert!(becomes_empty(&stream), "message {round} is still there");
     }
-    let longer = StreamConfig { age_max_ns: None, ..stream.config() };
+    let longer = StreamConfig {
+        age_max_ns: None,
+        ..stream.config()
+    };
     stream.update_config(longer).expect("updated");
-    stream.append(&Append { subject: b"s", ..Append::default() }).expect("accepted");
-    let shorter = StreamConfig { age_max_ns: Some(100_000_000), ..stream.config() };
+    stream
+        .append(&Append {
+            subject: b"s",
+            ..Append::default()
+        })
+        .expect("accepted");
+    let shorter = StreamConfig {
+        age_max_ns: Some(100_000_000),
+        ..stream.config()
+    };
     stream.update_config(shorter).expect("updated");
     assert!(becomes_empty(&stream), "a new maximum age is not applied");
 }
