@@ -31,7 +31,7 @@ pub use writer::{RunWriter, SealedRun};
 pub enum RunError {
     /// There is no such file: rebuild it.
     Missing,
-    /// The file is damaged, or belongs to another segment or store: rebuild it.
+    /// The file is damaged or unreadable, or belongs to another segment or store: rebuild it.
     Damaged {
         /// The file.
         file: PathBuf,

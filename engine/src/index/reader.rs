@@ -342,7 +342,7 @@ impl Run {
         let offset = self.footer.page_offset(page_no);
         let read = file
             .read_at(&mut bytes, offset)
-            .map_err(|error| RunError::io(&self.path, error))?;
+            .map_err(|error| unreadable(&self.path, offset, &error))?;
         let len = page::decode(self.identity, kind, page_no, &bytes[..read])
             .map_err(|error| self.damaged(page_no, error))?
             .len();
@@ -436,11 +436,12 @@ fn read_footer(
     store_uuid: u128,
     source: &SegmentManifest,
 ) -> Result<Footer, RunError> {
-    let io_error = |error| RunError::io(path, error);
-    let file_bytes = file.len().map_err(io_error)?;
+    let file_bytes = file.len().map_err(|error| RunError::io(path, error))?;
     let offset = file_bytes.saturating_sub(footer::BYTES as u64);
     let mut bytes = [0_u8; footer::BYTES];
-    let read = file.read_at(&mut bytes, offset).map_err(io_error)?;
+    let read = file
+        .read_at(&mut bytes, offset)
+        .map_err(|error| unreadable(path, offset, &error))?;
     let footer = Footer::decode(
         FileKind::Index,
         store_uuid,
@@ -465,6 +466,15 @@ fn damaged(path: &Path, offset: u64, error: &FormatError) -> RunError {
         file: path.to_owned(),
         offset,
         reason: error.to_string(),
+    }
+}
+
+/// A place that the device cannot read is as good as damaged: a run made anew is a new file.
+fn unreadable(path: &Path, offset: u64, error: &std::io::Error) -> RunError {
+    RunError::Damaged {
+        file: path.to_owned(),
+        offset,
+        reason: format!("cannot be read: {error}"),
     }
 }
 

@@ -474,3 +474,35 @@ fn a_run_rebuilt_from_a_damaged_segment_says_what_is_missing() {
     assert!(run.is_partial());
     check_all(&run, &model, &FILTERS).unwrap();
 }
+
+#[test]
+fn an_unreadable_page_asks_for_a_new_run() {
+    let written = Written::new(small());
+    let len = written.io.content(&written.path).len() as u64;
+    written.io.set_bad(&written.path, len - 1..len);
+    assert!(matches!(written.open(), Err(RunError::Damaged { .. })));
+    written.io.set_bad(&written.path, 64..65);
+    let run = written.open().unwrap();
+    let answers = check_all(&run, &written.model, &FILTERS);
+    assert!(matches!(answers, Err(RunError::Damaged { .. })));
+}
+
+#[test]
+fn a_run_is_sealed_only_if_every_write_and_the_sync_succeed() {
+    let write = |writes| {
+        let (io, env) = MemoryIo::env();
+        let mut writer = RunWriter::new(&env, Path::new("/1.idx"), UUID, &SOURCE)?;
+        io.fail_writes_after(writes);
+        for n in 0..1000 {
+            let subject = format!("subject.{n:05}");
+            writer.push(StreamId(1), subject.as_bytes(), &[(Seq(n), 1)])?;
+        }
+        writer.finish(0)
+    };
+    let mut writes = 0;
+    while let Err(error) = write(writes) {
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        writes += 1;
+    }
+    assert!(writes > 4, "several writes and a sync: {writes}");
+}

@@ -60,10 +60,10 @@ pub(super) fn rebuild(
         pages_offset: footer.map(|footer| footer.pages_offset),
     };
     if scan.pages_offset.is_none() {
-        scan.pages_offset = scan.pages_offset_by_last_page(manifest.file_bytes)?;
+        scan.pages_offset = scan.pages_offset_by_last_page(manifest.file_bytes);
     }
     scan.blocks()?;
-    let extents = scan.extents(manifest.file_bytes)?;
+    let extents = scan.extents(manifest.file_bytes);
     Ok(scan.table(extents))
 }
 
@@ -90,7 +90,7 @@ impl Scan<'_> {
                     self.blocks.push(found);
                     offset += HEAD_BYTES as u64 + u64::from(found.disk_len);
                 }
-                None if self.pages_offset.is_none() && self.starts_pages(offset)? => {
+                None if self.pages_offset.is_none() && self.starts_pages(offset) => {
                     self.pages_offset = Some(offset);
                 }
                 None => {
@@ -134,34 +134,28 @@ impl Scan<'_> {
         }))
     }
 
-    fn starts_pages(&self, offset: u64) -> io::Result<bool> {
-        let page = self.page_at(offset, 0)?;
-        Ok(page.is_some_and(|(kind, _)| kind == PageKind::Table))
+    fn starts_pages(&self, offset: u64) -> bool {
+        let page = self.page_at(offset, 0);
+        page.is_some_and(|(kind, _)| kind == PageKind::Table)
     }
 
-    fn page_at(&self, offset: u64, page_no: u32) -> io::Result<Option<(PageKind, Vec<u8>)>> {
+    /// A page, if it is readable: one that the device cannot read is as good as damaged.
+    fn page_at(&self, offset: u64, page_no: u32) -> Option<(PageKind, Vec<u8>)> {
         let mut bytes = vec![0_u8; PAGE_BYTES];
-        if self.file.read_at(&mut bytes, offset)? < PAGE_BYTES {
-            return Ok(None);
-        }
-        let page = page::decode_any(self.identity, page_no, &bytes);
-        Ok(page.ok().map(|(kind, payload)| (kind, payload.to_vec())))
+        self.file.read_exact_at(&mut bytes, offset).ok()?;
+        let (kind, payload) = page::decode_any(self.identity, page_no, &bytes).ok()?;
+        Some((kind, payload.to_vec()))
     }
 
     /// Where the pages start according to the last of them, which knows its number.
-    fn pages_offset_by_last_page(&self, file_bytes: u64) -> io::Result<Option<u64>> {
-        let behind = (footer::BYTES + PAGE_BYTES) as u64;
-        let Some(at) = file_bytes.checked_sub(behind) else {
-            return Ok(None);
-        };
+    fn pages_offset_by_last_page(&self, file_bytes: u64) -> Option<u64> {
+        let at = file_bytes.checked_sub((footer::BYTES + PAGE_BYTES) as u64)?;
         let mut head = [0_u8; page::HEAD_BYTES];
-        if self.file.read_at(&mut head, at)? < head.len() {
-            return Ok(None);
-        }
+        self.file.read_exact_at(&mut head, at).ok()?;
         let page_no = page::claimed_number(&head);
-        let start = at.checked_sub(u64::from(page_no) * PAGE_BYTES as u64);
-        let is_page = self.page_at(at, page_no)?.is_some();
-        Ok(start.filter(|start| is_page && *start >= DATA_OFFSET))
+        self.page_at(at, page_no)?;
+        let start = at.checked_sub(u64::from(page_no) * PAGE_BYTES as u64)?;
+        (start >= DATA_OFFSET).then_some(start)
     }
 
     /// Where the magic number of a block starts, at or after `offset`; the end of the file if
@@ -187,10 +181,8 @@ impl Scan<'_> {
     }
 
     /// The extents, if every page from the first to the footer is readable.
-    fn extents(&self, file_bytes: u64) -> io::Result<Option<Vec<ExtentInfo>>> {
-        let Some(start) = self.pages_offset else {
-            return Ok(None);
-        };
+    fn extents(&self, file_bytes: u64) -> Option<Vec<ExtentInfo>> {
+        let start = self.pages_offset?;
         let space = file_bytes.saturating_sub(footer::BYTES as u64 + start);
         let pages = u32::try_from(space / PAGE_BYTES as u64).unwrap_or(u32::MAX);
         let mut extents = Vec::new();
@@ -198,7 +190,7 @@ impl Scan<'_> {
         for page_no in 0..pages {
             let at = start + u64::from(page_no) * PAGE_BYTES as u64;
             last_is_extents = false;
-            if let Some((PageKind::Extents, payload)) = self.page_at(at, page_no)? {
+            if let Some((PageKind::Extents, payload)) = self.page_at(at, page_no) {
                 let count = ExtentInfo::count(&payload);
                 extents.extend((0..count).filter_map(|i| ExtentInfo::at(&payload, i)));
                 last_is_extents = true;
@@ -212,7 +204,7 @@ impl Scan<'_> {
             next += u64::from(extent.blocks);
             follows
         });
-        Ok((last_is_extents && chained).then_some(extents))
+        (last_is_extents && chained).then_some(extents)
     }
 
     fn table(mut self, extents: Option<Vec<ExtentInfo>>) -> Table {

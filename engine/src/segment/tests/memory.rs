@@ -1,7 +1,8 @@
 //! Files in memory whose bytes a test can see and damage.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Result};
+use std::io::{Error, ErrorKind, Result};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,21 +10,29 @@ use std::sync::{Arc, Mutex};
 use crate::io::{DirEntry, Env, Io, IoFile, OpenMode};
 
 /// A file system that is one flat set of files.
-#[derive(Default)]
 pub struct MemoryIo {
     files: Mutex<BTreeMap<PathBuf, Arc<MemoryFile>>>,
     reads: Arc<AtomicU64>,
+    writes_left: Arc<AtomicU64>,
 }
 
 pub struct MemoryFile {
     pub bytes: Mutex<Vec<u8>>,
     reads: Arc<AtomicU64>,
+    /// Reads that touch these offsets fail.
+    bad: Mutex<Range<u64>>,
+    /// Writes that still succeed.
+    writes_left: Arc<AtomicU64>,
 }
 
 impl MemoryIo {
     /// An empty file system, and an environment made of it.
     pub fn env() -> (Arc<MemoryIo>, Env) {
-        let io = Arc::new(MemoryIo::default());
+        let io = Arc::new(MemoryIo {
+            files: Mutex::default(),
+            reads: Arc::default(),
+            writes_left: Arc::new(AtomicU64::new(u64::MAX)),
+        });
         let env = Env {
             io: io.clone(),
             ..Env::real()
@@ -45,8 +54,20 @@ impl MemoryIo {
         let file = Arc::new(MemoryFile {
             bytes: Mutex::new(bytes),
             reads: self.reads.clone(),
+            bad: Mutex::new(0..0),
+            writes_left: self.writes_left.clone(),
         });
         self.files.lock().unwrap().insert(path.to_owned(), file);
+    }
+
+    /// Makes reads that touch these offsets of a file fail.
+    pub fn set_bad(&self, path: &Path, bad: Range<u64>) {
+        *self.files.lock().unwrap()[path].bad.lock().unwrap() = bad;
+    }
+
+    /// Lets this many further writes and syncs succeed, and no more.
+    pub fn fail_writes_after(&self, writes: u64) {
+        self.writes_left.store(writes, Ordering::Relaxed);
     }
 
     /// Number of reads of any file so far.
@@ -95,9 +116,24 @@ impl Io for MemoryIo {
     }
 }
 
+impl MemoryFile {
+    fn count_write(&self) -> Result<()> {
+        let left = self.writes_left.load(Ordering::Relaxed);
+        if left == 0 {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        self.writes_left.store(left - 1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
 impl IoFile for MemoryFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        let bad = self.bad.lock().unwrap();
+        if offset < bad.end && bad.start < offset + buf.len() as u64 {
+            return Err(Error::other("bad sector"));
+        }
         let bytes = self.bytes.lock().unwrap();
         let start = usize::try_from(offset)
             .unwrap_or(usize::MAX)
@@ -107,6 +143,7 @@ impl IoFile for MemoryFile {
         Ok(len)
     }
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.count_write()?;
         let mut bytes = self.bytes.lock().unwrap();
         let end = offset as usize + buf.len();
         if bytes.len() < end {
@@ -116,7 +153,7 @@ impl IoFile for MemoryFile {
         Ok(())
     }
     fn sync_data(&self) -> Result<()> {
-        Ok(())
+        self.count_write()
     }
     fn set_len(&self, len: u64) -> Result<()> {
         self.bytes.lock().unwrap().resize(len as usize, 0);

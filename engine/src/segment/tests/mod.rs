@@ -1,6 +1,7 @@
 //! Tests of sealed segments, by promise.
 
 mod damage;
+mod faults;
 pub mod memory;
 mod reading;
 mod writing;
