@@ -30,6 +30,7 @@ pub(crate) struct PublishRules {
     /// Header and payload bytes of one message.
     msg_size_max: Option<usize>,
     allow_rollup: bool,
+    allow_ttl: bool,
     storage: Storage,
     /// Messages have a maximum age.
     expires: bool,
@@ -46,6 +47,7 @@ impl PublishRules {
             sealed: config.sealed,
             msg_size_max: usize::try_from(config.max_msg_size).ok(),
             allow_rollup: config.allow_rollup_hdrs && !config.deny_purge,
+            allow_ttl: config.allow_msg_ttl,
             storage: config.storage,
             expires: config.max_age > 0,
             ack_part: AckBody::stream_part(&config.name, domain),
@@ -137,7 +139,7 @@ fn admit_with_headers(
     headers: &[u8],
     found: &PublishHeaders<'_>,
 ) -> Result<Appended, ApiError> {
-    refuse_unsupported(found)?;
+    refuse_unsupported(rules, found)?;
     if found
         .expected_stream
         .is_some_and(|expected| expected != stream.name.as_bytes())
@@ -175,17 +177,12 @@ fn admit_with_headers(
 }
 
 /// Headers of features that no stream has here.
-fn refuse_unsupported(found: &PublishHeaders<'_>) -> Result<(), ApiError> {
+fn refuse_unsupported(rules: &PublishRules, found: &PublishHeaders<'_>) -> Result<(), ApiError> {
     if found.incr.is_some() {
         return Err(errors::MESSAGE_INCR_DISABLED);
     }
     if let Some(ttl) = found.ttl {
-        // T-35
-        return Err(if is_ttl(ttl) {
-            errors::MESSAGE_TTL_DISABLED
-        } else {
-            errors::MESSAGE_TTL_INVALID
-        });
+        return Err(ttl_refusal(rules, ttl));
     }
     if found.batch_id.is_some() {
         return Err(errors::ATOMIC_PUBLISH_DISABLED);
@@ -197,6 +194,20 @@ fn refuse_unsupported(found: &PublishHeaders<'_>) -> Result<(), ApiError> {
         return Err(errors::MESSAGE_SOURCE_HDR_NOT_ALLOWED);
     }
     Ok(())
+}
+
+/// T-35. A stream may permit the header, but nothing here expires single messages.
+fn ttl_refusal(rules: &PublishRules, ttl: &[u8]) -> ApiError {
+    if !is_ttl(ttl) {
+        return errors::MESSAGE_TTL_INVALID;
+    }
+    if !rules.allow_ttl {
+        return errors::MESSAGE_TTL_DISABLED;
+    }
+    ApiError {
+        description: "per-message TTL is not supported by this version of Riverlog".into(),
+        ..errors::MESSAGE_TTL_DISABLED
+    }
 }
 
 /// T-35, T-36: whole seconds of at least one, a duration of at least one second, or `never`.
