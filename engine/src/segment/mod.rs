@@ -10,6 +10,7 @@
 //! serving; where block table or footer is damaged, the table is made again from the block heads.
 
 mod decoded;
+mod lookup;
 mod reader;
 mod rebuild;
 mod table;

@@ -56,7 +56,7 @@ impl Layout {
     }
 
     pub fn segment(&self, id: SegmentId) -> PathBuf {
-        self.seg_dir().join(format!("{:016x}.seg", id.0))
+        crate::segment::segment_path(&self.seg_dir(), id)
     }
 
     /// The file number in a name of the `seg` or `idx` directory.
