@@ -194,11 +194,11 @@ impl Conn {
         self.closing.notified().await;
     }
 
-    /// Appends protocol text, for example a `-ERR` line. Returns whether the write loop has to be
-    /// woken.
+    /// Appends protocol text, for example a `-ERR` line. Returns whether the caller has to flush the
+    /// outbound buffer.
     pub(crate) fn send(&self, size: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         match self.out.push(size, write) {
-            Ok(Pushed::Queued { wake, .. }) => wake,
+            Ok(Pushed::Queued { promised, .. }) => promised,
             Ok(Pushed::Refused) | Err(PushError::Closed) => false,
             Err(PushError::Overflow) => {
                 self.close(CloseReason::SlowConsumerPendingBytes);

@@ -1,8 +1,16 @@
 //! What is on its way to a client.
+//!
+//! Exactly one party at a time may move bytes to the socket: whoever appended first to an idle
+//! buffer and thereby promised to see to it ([`Outbound::flush`]), or the write loop. A promise is
+//! kept by writing a small buffer at once, which saves a switch of tasks, or by handing over to the
+//! write loop.
 
 use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Notify;
 
 use crate::protocol::encode;
@@ -27,9 +35,9 @@ pub enum Pushed {
     Refused,
     /// It is in the buffer.
     Queued {
-        /// The write loop sleeps: the caller must call [`Outbound::wake`], now or at the end of its
-        /// batch.
-        wake: bool,
+        /// The buffer was idle: the caller has promised to call [`Outbound::flush`] or
+        /// [`Outbound::hand_over`], now or at the end of its batch.
+        promised: bool,
         /// The client falls behind; see [`Outbound::is_stalled`] for how much.
         behind: bool,
     },
@@ -54,7 +62,6 @@ pub(crate) enum Taken {
 }
 
 /// The outbound buffer of a connection, bounded in bytes.
-#[derive(Debug)]
 pub struct Outbound {
     state: Mutex<State>,
     writable: Notify,
@@ -63,17 +70,43 @@ pub struct Outbound {
     max_pending: usize,
 }
 
-#[derive(Debug, Default)]
+/// Who may move bytes to the socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Owner {
+    /// Nobody has to: there is nothing to write.
+    #[default]
+    Nobody,
+    /// Somebody who appended.
+    Promised,
+    WriteLoop,
+}
+
+/// A socket that can be written to without waiting.
+pub(crate) trait TryWrite: Send + Sync {
+    /// Writes what fits; `WouldBlock` when nothing does.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+}
+
+impl TryWrite for OwnedWriteHalf {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        OwnedWriteHalf::try_write(self, bytes)
+    }
+}
+
+#[derive(Default)]
 struct State {
     chunks: Chunks,
     /// An empty chunk for the next message.
     spare: Vec<u8>,
     /// Bytes in `chunks`, and bytes taken by the write loop and not written yet.
     pending: usize,
-    /// The write loop runs, or somebody has promised to wake it.
-    awake: bool,
+    owner: Owner,
     /// Nothing is accepted any more.
     closed: bool,
+    /// What was queued is thrown away.
+    discarded: bool,
+    /// For writing without the write loop.
+    socket: Option<Arc<dyn TryWrite>>,
     messages: u64,
     bytes: u64,
 }
@@ -88,6 +121,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const SPARE_BYTES_MAX: usize = 8 * 1024;
 /// A client with more than this waiting is behind: its write loop should get to run.
 const BEHIND_BYTES: usize = 1024 * 1024;
+/// More than this is left to the write loop, which runs beside the producer.
+const DIRECT_BYTES_MAX: usize = 16 * 1024;
 /// More than the verb, blanks, numbers and line ends around the parts of a message.
 const FRAME_BYTES: usize = 64;
 
@@ -111,7 +146,16 @@ impl State {
         &mut self.chunks[last]
     }
 
+    /// Keeps a written chunk for the next message, if it is small.
+    fn keep(&mut self, mut chunk: Vec<u8>) {
+        if chunk.capacity() <= SPARE_BYTES_MAX && !self.closed {
+            chunk.clear();
+            self.spare = chunk;
+        }
+    }
+
     fn discard(&mut self) {
+        self.discarded = true;
         self.pending -= self.chunks.iter().map(Vec::len).sum::<usize>();
         self.chunks.clear();
     }
@@ -176,9 +220,12 @@ impl Outbound {
         let before = chunk.len();
         write(chunk);
         state.pending += chunk.len() - before;
-        let wake = !std::mem::replace(&mut state.awake, true);
+        let promised = state.owner == Owner::Nobody;
+        if promised {
+            state.owner = Owner::Promised;
+        }
         Ok(Pushed::Queued {
-            wake,
+            promised,
             behind: state.pending > BEHIND_BYTES.min(self.stall_bytes()),
         })
     }
@@ -187,9 +234,66 @@ impl Outbound {
         self.max_pending / 4 * 3
     }
 
-    /// Wakes the write loop.
-    pub fn wake(&self) {
+    /// Lets buffers be written without the write loop, until [`Outbound::close`].
+    pub(crate) fn set_socket(&self, socket: Arc<dyn TryWrite>) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.socket = Some(socket);
+        }
+    }
+
+    /// Keeps a promise: writes at once what is small, else hands over.
+    pub fn flush(&self) {
+        if !self.try_write_now() {
+            self.hand_over();
+        }
+    }
+
+    /// Keeps a promise by leaving the rest to the write loop.
+    pub fn hand_over(&self) {
+        self.state.lock().owner = Owner::WriteLoop;
         self.writable.notify_one();
+    }
+
+    /// Returns true when nothing is left to do.
+    fn try_write_now(&self) -> bool {
+        // The write loop is where the trace of what is sent is made.
+        if tracing::enabled!(tracing::Level::TRACE) {
+            return false;
+        }
+        let (socket, mut chunk) = {
+            let mut state = self.state.lock();
+            if state.closed || state.pending > DIRECT_BYTES_MAX || state.chunks.len() != 1 {
+                return false;
+            }
+            let Some(socket) = state.socket.clone() else {
+                return false;
+            };
+            let Some(chunk) = state.chunks.pop_front() else {
+                return false;
+            };
+            (socket, chunk)
+        };
+        // An error will meet the write loop as well, which knows what to do.
+        let written = socket.try_write(&chunk).unwrap_or(0);
+        let mut state = self.state.lock();
+        state.pending -= written;
+        if written < chunk.len() {
+            if state.discarded {
+                state.pending -= chunk.len() - written;
+            } else {
+                chunk.drain(..written);
+                state.chunks.push_front(chunk);
+            }
+            return false;
+        }
+        state.keep(chunk);
+        // More may have come, or a close, while the lock was free.
+        let done = state.chunks.is_empty() && !state.closed;
+        if done {
+            state.owner = Owner::Nobody;
+        }
+        done
     }
 
     /// Accepts nothing from now on. The write loop ends after what is queued, or at once with
@@ -197,12 +301,16 @@ impl Outbound {
     pub(crate) fn close(&self, discard: bool) {
         let mut state = self.state.lock();
         state.closed = true;
+        state.socket = None;
         if discard {
             state.discard();
             self.abort.notify_one();
         }
-        drop(state);
-        self.wake();
+        // A promise that is still open will be kept by a hand-over.
+        if state.owner == Owner::Nobody {
+            state.owner = Owner::WriteLoop;
+            self.writable.notify_one();
+        }
     }
 
     /// Bytes waiting to be written.
@@ -227,7 +335,7 @@ impl Outbound {
         self.drained.notified().await;
     }
 
-    /// Waits for [`Outbound::wake`].
+    /// Waits for a hand-over.
     pub(crate) async fn writable(&self) {
         self.writable.notified().await;
     }
@@ -237,16 +345,18 @@ impl Outbound {
         self.abort.notified().await;
     }
 
-    /// Swaps the queued chunks with `taken`, which must be empty.
+    /// For the write loop: swaps the queued chunks with `taken`, which must be empty.
     pub(crate) fn take(&self, taken: &mut Chunks) -> Taken {
         let mut state = self.state.lock();
+        if state.owner != Owner::WriteLoop {
+            return Taken::Nothing;
+        }
         if state.chunks.is_empty() {
-            state.awake = false;
-            return if state.closed {
-                Taken::Closed
-            } else {
-                Taken::Nothing
-            };
+            if state.closed {
+                return Taken::Closed;
+            }
+            state.owner = Owner::Nobody;
+            return Taken::Nothing;
         }
         std::mem::swap(&mut state.chunks, taken);
         Taken::Data
@@ -260,12 +370,12 @@ impl Outbound {
 
     /// Forgets what was taken; one chunk may serve again.
     pub(crate) fn recycle(&self, taken: &mut Chunks) {
-        if let Some(mut chunk) = taken.pop_front()
-            && chunk.capacity() <= SPARE_BYTES_MAX
-        {
-            chunk.clear();
-            self.state.lock().spare = chunk;
+        if let Some(chunk) = taken.pop_front() {
+            self.state.lock().keep(chunk);
         }
         taken.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

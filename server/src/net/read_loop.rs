@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::watch;
@@ -42,14 +42,17 @@ pub(crate) async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, stream: TcpStrea
         deadline: shared.options().write_deadline,
         on_timeout: shared.options().write_timeout,
     };
+    let writer = Arc::new(writer);
+    conn.outbound().set_socket(Arc::clone(&writer) as _);
     let writer = tokio::spawn({
         let conn = Arc::clone(&conn);
-        async move { write_loop::run(&conn, writer, policy).await }
+        // The socket is shut down for writing when its last owner, this task, drops it.
+        async move { write_loop::run(&conn, &writer, policy).await }
     });
     let mut session = Session::new(Arc::clone(&shared), Arc::clone(&conn));
     let info = shared.info(&conn);
     if conn.send(512, |out| info.write(out)) {
-        conn.outbound().wake();
+        conn.outbound().flush();
     }
     let reason = run(&mut session, &mut reader).await;
     session.end_batch();
@@ -59,11 +62,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, conn: Arc<Conn>, stream: TcpStrea
     drain_acks(&mut session).await;
     conn.remove_all_subscriptions();
     conn.outbound().close(reason.discards_output());
-    if let Ok(Some(mut writer)) = writer.await {
-        let _ = timeout(policy.deadline, writer.shutdown()).await;
-        if reason.lingers() {
-            linger(&mut reader).await;
-        }
+    if matches!(writer.await, Ok(true)) && reason.lingers() {
+        linger(&mut reader).await;
     }
     shared.forget(&conn);
 }

@@ -1,9 +1,9 @@
 //! Moves the outbound buffer of a connection to its socket.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::time::Duration;
 
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{Instant, timeout_at};
 
 use super::close::CloseReason;
@@ -28,12 +28,8 @@ enum WriteError {
     Aborted,
 }
 
-/// Runs until the buffer is closed. Gives the socket back unless it must not be used any more.
-pub(crate) async fn run<W: AsyncWrite + Unpin>(
-    conn: &Conn,
-    mut socket: W,
-    policy: WritePolicy,
-) -> Option<W> {
+/// Runs until the buffer is closed. Returns whether everything was written.
+pub(crate) async fn run(conn: &Conn, socket: &OwnedWriteHalf, policy: WritePolicy) -> bool {
     let out = conn.outbound();
     let mut chunks = Chunks::new();
     loop {
@@ -43,12 +39,12 @@ pub(crate) async fn run<W: AsyncWrite + Unpin>(
                 out.writable().await;
                 continue;
             }
-            Taken::Closed => return Some(socket),
+            Taken::Closed => return true,
         }
         for chunk in &chunks {
             trace::outbound(conn, chunk);
         }
-        let result = write_all(conn, &mut socket, &mut chunks, policy).await;
+        let result = write_all(conn, socket, &mut chunks, policy).await;
         out.recycle(&mut chunks);
         match result {
             Ok(()) => {}
@@ -60,16 +56,16 @@ pub(crate) async fn run<W: AsyncWrite + Unpin>(
                 }
                 // The close may have had another reason before.
                 out.close(true);
-                return None;
+                return false;
             }
         }
     }
 }
 
 /// Writes everything and leaves the last chunk, written, to be used again.
-async fn write_all<W: AsyncWrite + Unpin>(
+async fn write_all(
     conn: &Conn,
-    socket: &mut W,
+    socket: &OwnedWriteHalf,
     chunks: &mut Chunks,
     policy: WritePolicy,
 ) -> Result<(), WriteError> {
@@ -85,7 +81,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
         let count = chunks.len().min(SLICES_MAX);
         let written = tokio::select! {
             biased;
-            written = timeout_at(deadline, socket.write_vectored(&slices[..count])) => written,
+            written = timeout_at(deadline, write_some(socket, &slices[..count])) => written,
             () = conn.outbound().aborted() => return Err(WriteError::Aborted),
         };
         match written {
@@ -105,4 +101,14 @@ async fn write_all<W: AsyncWrite + Unpin>(
         }
     }
     Ok(())
+}
+
+async fn write_some(socket: &OwnedWriteHalf, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    loop {
+        socket.writable().await?;
+        match socket.try_write_vectored(slices) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
 }

@@ -37,6 +37,9 @@ pub struct Publisher {
     ack_scratch: Vec<u8>,
 }
 
+/// Connections written to without their write loops in one flush.
+const DIRECT_CONNS_MAX: usize = 4;
+
 /// Connections that got something since the last flush.
 #[derive(Default)]
 struct WakeList {
@@ -174,10 +177,16 @@ impl Publisher {
         self.wake.send_to_all(matches, delivery)
     }
 
-    /// Wakes the writers of all connections that got something.
+    /// Sees to it that everything sent reaches the sockets.
     pub fn flush(&mut self) {
+        // A few small answers are written here and now; a fan-out is work for the write loops.
+        let direct = self.wake.conns.len() <= DIRECT_CONNS_MAX;
         for conn in self.wake.conns.drain(..) {
-            conn.outbound().wake();
+            if direct {
+                conn.outbound().flush();
+            } else {
+                conn.outbound().hand_over();
+            }
         }
     }
 
@@ -257,8 +266,8 @@ impl WakeList {
             .deliver(sub, &frame, delivery.origin.map(Origin::conn))
         {
             Pushed::Refused => return false,
-            Pushed::Queued { wake, behind } => {
-                if wake {
+            Pushed::Queued { promised, behind } => {
+                if promised {
                     self.conns.push(Arc::clone(&sub.conn));
                 }
                 if behind && self.behind.is_none() {

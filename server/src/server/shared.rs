@@ -285,7 +285,7 @@ impl Shared {
             if conn.takes_async_info() {
                 let info = self.info(&conn);
                 if conn.send(512, |out| info.write(out)) {
-                    conn.outbound().wake();
+                    conn.outbound().flush();
                 }
             }
         }
