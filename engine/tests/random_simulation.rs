@@ -1,16 +1,21 @@
-//! Random scripts against the reference model, with power cuts and restarts at random places.
+//! Random scripts against the reference model: several streams of both storages, filtered consumers,
+//! disk faults, power cuts, kills and clean stops, and several lives of one store.
 //!
 //! `RIVERLOG_SEEDS` sets the number of seeds (default 60), `RIVERLOG_SEED` runs a single one. A
 //! failure names its seed; the same seed runs the same script.
 
 mod support;
 
+use std::path::Path;
+
 use riverlog_engine::io::Env;
-use riverlog_engine::io::sim::{Persist, SimClock, SimDisk};
-use riverlog_engine::{Store, Threads};
-use support::{Action, Halt, Pair, config, reopen};
+use riverlog_engine::io::sim::{Fault, OpKind, Persist, SimClock, SimDisk, Trigger};
+use riverlog_engine::{Lsn, Storage, Store, StreamConfig};
+use support::model::ModelStream;
+use support::{Action, DIR, Halt, Pair, config, state_after_restart, subject_name};
 
 const START_NS: i64 = 1_700_000_000_000_000_000;
+const LIVES: u64 = 3;
 
 /// SplitMix64.
 struct Rng(u64);
@@ -26,6 +31,13 @@ impl Rng {
 
     fn below(&mut self, n: u64) -> u64 {
         self.next() % n
+    }
+
+    fn persist(&mut self) -> Persist {
+        match self.below(3) {
+            0 => Persist::FIXED[self.below(Persist::FIXED.len() as u64) as usize],
+            _ => Persist::Random { seed: self.next() },
+        }
     }
 }
 
@@ -52,66 +64,214 @@ fn action(rng: &mut Rng) -> Action {
     }
 }
 
-fn run_seed(seed: u64) {
-    let mut rng = Rng(seed);
-    let disk = SimDisk::new(seed);
-    let clock = SimClock::new(START_NS);
-    let config = config(rng.below(10) as u8);
-    let env = Env::simulated(&disk, &clock, seed);
-    let cut_after = 4 + rng.below(400);
-    let mut pair = match Pair::create(&env, config) {
-        Ok(pair) => pair,
-        Err(halt) => panic!("seed {seed}: {halt:?}"),
-    };
-    disk.cut_power_after(cut_after);
-    let steps = 20 + rng.below(150);
-    for step in 0..steps {
-        let action = action(&mut rng);
-        clock.advance_ns(1_000);
-        match pair.act(&action) {
-            Ok(()) => {}
-            Err(Halt::Stopped | Halt::Refused(_)) => break,
-            Err(Halt::Differs(_)) if !disk.is_powered() => break,
-            Err(Halt::Differs(what)) => panic!("seed {seed}, step {step}, {action:?}: {what}"),
+/// What is known of one stream.
+struct Known {
+    config: StreamConfig,
+    filter: Option<String>,
+    history: Vec<(Lsn, ModelStream)>,
+    acknowledged: usize,
+    created: bool,
+}
+
+struct World {
+    seed: u64,
+    rng: Rng,
+    clock: SimClock,
+    streams: Vec<Known>,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut rng = Rng(seed);
+        let streams = 1 + rng.below(3);
+        let streams = (0..streams)
+            .map(|n| Known {
+                config: StreamConfig {
+                    name: format!("S{n}"),
+                    storage: if rng.below(4) == 0 {
+                        Storage::Memory
+                    } else {
+                        Storage::File
+                    },
+                    ..config(rng.below(10) as u8)
+                },
+                filter: (rng.below(2) == 0).then(|| subject_name(rng.below(5) as u8)),
+                history: Vec::new(),
+                acknowledged: 0,
+                created: false,
+            })
+            .collect();
+        World {
+            seed,
+            rng,
+            clock: SimClock::new(START_NS),
+            streams,
         }
-        if rng.below(25) == 0 {
-            match pair.compare() {
-                Ok(()) | Err(Halt::Stopped | Halt::Refused(_)) => {}
-                // Reads fail as well once the power is off.
-                Err(Halt::Differs(_)) if !disk.is_powered() => {}
-                Err(Halt::Differs(what)) => panic!("seed {seed}, after step {step}: {what}"),
+    }
+
+    fn fail(&self, life: u64, what: &str) -> ! {
+        panic!("seed {}, life {life}: {what}", self.seed)
+    }
+
+    /// Opens the store and finds every stream in a state it may be in; starts those that are new.
+    fn open(&mut self, disk: &SimDisk, life: u64) -> Vec<Pair> {
+        let seed = self.seed ^ (life << 32);
+        let env = Env::simulated(disk, &self.clock, seed);
+        let store = self.open_store(disk, &env, life);
+        let mut pairs = Vec::new();
+        for n in 0..self.streams.len() {
+            let known = &self.streams[n];
+            let (config, filter) = (known.config.clone(), known.filter.clone());
+            let brought_back = known.created && config.storage == Storage::File;
+            let pair = if brought_back {
+                let (history, acknowledged) = (&known.history, known.acknowledged);
+                match state_after_restart(&store, &config.name, history, acknowledged) {
+                    Ok(at) => Pair::again(&store, &env, config, filter, history[at].1.clone()),
+                    Err(what) => self.fail(life, &what),
+                }
+            } else {
+                Pair::in_store(&store, &env, config, filter)
+            };
+            match pair {
+                Ok(pair) => pairs.push(pair),
+                Err(halt) => self.fail(life, &format!("{halt:?}")),
+            }
+            self.streams[n].created = true;
+        }
+        store.commit();
+        pairs
+    }
+
+    /// Opens and checks that only the log and the metadata were read, each byte once (I14).
+    fn open_store(&self, disk: &SimDisk, env: &Env, life: u64) -> Store {
+        let start_up: u64 = disk
+            .files()
+            .iter()
+            .filter(|(path, _)| path.contains("wal/") || path.contains("meta/"))
+            .map(|(_, len)| *len)
+            .sum();
+        let before = disk.ops();
+        let store = match Store::open_in(env.clone(), Path::new(DIR), support::options()) {
+            Ok((store, _)) => store,
+            Err(error) => self.fail(life, &error.to_string()),
+        };
+        let mut read = 0;
+        for op in disk.log().iter().filter(|op| op.number > before) {
+            if op.kind == OpKind::Read {
+                read += op.len;
+                if op.path.contains("seg/") || op.path.contains("idx/") {
+                    self.fail(life, &format!("opening reads sealed data: {op}"));
+                }
+            }
+        }
+        // The identity and the second header copies come on top.
+        if start_up > 0 && read > start_up + 4096 {
+            self.fail(life, &format!("opening read {read} bytes of {start_up}"));
+        }
+        store
+    }
+
+    /// Makes the disk misbehave, sometimes; says whether.
+    fn break_something(&mut self, disk: &SimDisk) -> bool {
+        let faults = [
+            Fault::ReadError,
+            Fault::WriteError,
+            Fault::NoSpace,
+            Fault::SyncError,
+            Fault::NameError,
+        ];
+        if self.rng.below(3) > 0 {
+            return false;
+        }
+        for _ in 0..=self.rng.below(2) {
+            let fault = faults[self.rng.below(faults.len() as u64) as usize];
+            let place = ["", "seg/", "idx/", "meta/", "seg/"][self.rng.below(5) as usize];
+            let chance = [5_000, 50_000, 400_000][self.rng.below(3) as usize];
+            disk.inject_on(place, fault, Trigger::PerMillion(chance));
+        }
+        true
+    }
+
+    /// One life: actions until the power goes, the log fails or the script ends.
+    fn live(&mut self, disk: &SimDisk, life: u64, pairs: &mut [Pair]) {
+        let faulty = self.break_something(disk);
+        if !faulty && self.rng.below(4) > 0 {
+            disk.cut_power_after(4 + self.rng.below(400));
+        }
+        let steps = 20 + self.rng.below(120);
+        for step in 0..steps {
+            let action = action(&mut self.rng);
+            let at = self.rng.below(pairs.len() as u64) as usize;
+            self.clock.advance_ns(1_000);
+            match pairs[at].act(&action) {
+                Ok(()) | Err(Halt::Refused(_)) if disk.is_powered() => {}
+                Ok(()) | Err(Halt::Refused(_) | Halt::Stopped) => break,
+                Err(Halt::Differs(_)) if !disk.is_powered() => break,
+                Err(Halt::Differs(what)) => {
+                    self.fail(life, &format!("step {step}, {action:?}: {what}"))
+                }
+            }
+            if !faulty && self.rng.below(25) == 0 {
+                self.compare(disk, life, &pairs[at], step);
+            }
+        }
+        disk.clear_faults();
+        if disk.is_powered() && pairs[0].store.stopped().is_none() {
+            for pair in &*pairs {
+                self.compare(disk, life, pair, steps);
             }
         }
     }
-    let acknowledged = pair.acknowledged();
-    let history = std::mem::take(&mut pair.history);
-    let persist = match rng.below(3) {
-        0 => Persist::FIXED[rng.below(Persist::FIXED.len() as u64) as usize],
-        _ => Persist::Random { seed: rng.next() },
-    };
-    let survivor = disk.crash(persist);
-    drop(pair);
-    // Twice: recovery itself is cut as well, and what it left must serve the next one.
-    let second = survivor.fork();
-    second.cut_power_after(rng.below(40));
-    let interrupted = Env::simulated(&second, &clock, seed ^ 0xff);
-    let mut options = support::options();
-    options.threads = Threads::Manual;
-    drop(Store::open_in(
-        interrupted,
-        std::path::Path::new(support::DIR),
-        options,
-    ));
-    for disk in [survivor, second.crash(Persist::Random { seed: rng.next() })] {
-        let env = Env::simulated(&disk, &clock, seed ^ 0xffff);
-        if let Err(what) = reopen(&env, &history, acknowledged) {
-            panic!("seed {seed}, after a power cut ({persist:?}): {what}");
+
+    fn compare(&self, disk: &SimDisk, life: u64, pair: &Pair, step: u64) {
+        match pair.compare() {
+            Ok(()) | Err(Halt::Stopped | Halt::Refused(_)) => {}
+            // Reads fail as well once the power is off.
+            Err(Halt::Differs(_)) if !disk.is_powered() => {}
+            Err(Halt::Differs(what)) => self.fail(life, &format!("after step {step}: {what}")),
         }
+    }
+
+    /// Ends a life one way or another; returns the disk of the next one.
+    fn end(&mut self, disk: &SimDisk, mut pairs: Vec<Pair>) -> SimDisk {
+        let closes = disk.is_powered() && self.rng.below(3) == 0;
+        let kills = self.rng.below(2) == 0;
+        if !closes {
+            disk.cut_power_now();
+        }
+        for (known, pair) in self.streams.iter_mut().zip(&mut pairs) {
+            known.acknowledged = pair.acknowledged();
+            known.history = std::mem::take(&mut pair.history);
+        }
+        drop(pairs);
+        let disk = match kills {
+            true => disk.kill_process(),
+            false => disk.crash(self.rng.persist()),
+        };
+        // Recovery itself is cut short sometimes; what it left must serve the next one.
+        if self.rng.below(2) == 0 {
+            return disk;
+        }
+        disk.cut_power_after(self.rng.below(40));
+        let env = Env::simulated(&disk, &self.clock, self.seed ^ 0xff);
+        drop(Store::open_in(env, Path::new(DIR), support::options()));
+        disk.crash(self.rng.persist())
     }
 }
 
+fn run_seed(seed: u64) {
+    let mut world = World::new(seed);
+    let mut disk = SimDisk::new(seed);
+    for life in 0..LIVES {
+        let mut pairs = world.open(&disk, life);
+        world.live(&disk, life, &mut pairs);
+        disk = world.end(&disk, pairs);
+    }
+    drop(world.open(&disk, LIVES));
+}
+
 #[test]
-fn random_scripts_survive_power_cuts() {
+fn random_scripts_survive_faults_and_restarts() {
     if let Ok(seed) = std::env::var("RIVERLOG_SEED") {
         return run_seed(seed.parse().expect("RIVERLOG_SEED is a number"));
     }

@@ -82,6 +82,8 @@ pub struct Pair {
     pub stream: Stream,
     pub consumer: Consumer,
     config: StreamConfig,
+    /// The only subject the consumer wants.
+    filter: Option<String>,
     /// Model after each change, and the log position that makes it durable.
     pub history: Vec<(Lsn, ModelStream)>,
     appended: u64,
@@ -111,21 +113,65 @@ impl Pair {
     /// Opens an empty store with one stream and one consumer.
     pub fn create(env: &Env, config: StreamConfig) -> Result<Pair, Halt> {
         let (store, _) = Store::open_in(env.clone(), Path::new(DIR), options()).map_err(halt)?;
+        let pair = Pair::in_store(&store, env, config, None)?;
+        pair.commit()?;
+        Ok(pair)
+    }
+
+    /// Adds a stream and a consumer to a store.
+    pub fn in_store(
+        store: &Store,
+        env: &Env,
+        config: StreamConfig,
+        filter: Option<String>,
+    ) -> Result<Pair, Halt> {
         let (stream, ticket) = store.create_stream(config.clone()).map_err(halt)?;
-        let (consumer, _) = stream.create_consumer(consumer_config()).map_err(halt)?;
         let history = vec![(Lsn(ticket.lsn().0 + 1), ModelStream::default())];
-        let now = TimestampNs(env.clock.now_ns());
-        let pair = Pair {
-            store,
+        Pair::with_stream(store, env, stream, config, filter, history)
+    }
+
+    /// Goes on with a stream that a restart brought back, and a new consumer.
+    pub fn again(
+        store: &Store,
+        env: &Env,
+        config: StreamConfig,
+        filter: Option<String>,
+        mut model: ModelStream,
+    ) -> Result<Pair, Halt> {
+        let Some(stream) = store.stream(&config.name) else {
+            return Err(Halt::Differs(format!("{} is gone", config.name)));
+        };
+        stream.delete_consumer("C").map_err(halt)?;
+        model.delivered = 0;
+        model.acked.clear();
+        let history = vec![(Lsn(0), model)];
+        Pair::with_stream(store, env, stream, config, filter, history)
+    }
+
+    fn with_stream(
+        store: &Store,
+        env: &Env,
+        stream: Stream,
+        config: StreamConfig,
+        filter: Option<String>,
+        history: Vec<(Lsn, ModelStream)>,
+    ) -> Result<Pair, Halt> {
+        let consumer_config = ConsumerConfig {
+            filters: filter.iter().cloned().collect(),
+            ..consumer_config()
+        };
+        let (consumer, _) = stream.create_consumer(consumer_config).map_err(halt)?;
+        let appended = history.last().map_or(0, |(_, model)| model.last_seq);
+        Ok(Pair {
+            store: store.clone(),
             stream,
             consumer,
             config,
+            filter,
             history,
-            appended: 0,
-            now,
-        };
-        pair.commit()?;
-        Ok(pair)
+            appended,
+            now: TimestampNs(env.clock.now_ns()),
+        })
     }
 
     fn model(&self) -> ModelStream {
@@ -271,7 +317,7 @@ impl Pair {
         self.commit()?;
         for _ in 0..count {
             let mut model = self.model();
-            let expected = model.next();
+            let expected = model.next(self.filter.as_deref());
             let next = self.consumer.next(self.now, &mut |_| true).map_err(halt)?;
             let found = match &next {
                 Next::Message(delivery) => Some(delivery.message.seq.0),
@@ -283,9 +329,10 @@ impl Pair {
                 )));
             }
             if let Next::Message(delivery) = &next
-                && delivery.num_pending != model.num_pending()
+                && delivery.num_pending != model.num_pending(self.filter.as_deref())
             {
-                let (found, expected) = (delivery.num_pending, model.num_pending());
+                let expected = model.num_pending(self.filter.as_deref());
+                let found = delivery.num_pending;
                 return Err(Halt::Differs(format!(
                     "num_pending {found}, model {expected}"
                 )));
@@ -297,9 +344,11 @@ impl Pair {
 
     fn ack(&mut self, nth: u8) -> Result<(), Halt> {
         let mut model = self.model();
+        let wanted = |subject: &str| self.filter.as_deref().is_none_or(|f| f == subject);
         let open: Vec<u64> = model
             .msgs
             .range(..=model.delivered)
+            .filter(|(_, message)| wanted(&message.subject))
             .map(|(seq, _)| *seq)
             .collect();
         let open: Vec<u64> = open
@@ -417,21 +466,32 @@ pub fn reopen(
 ) -> Result<(Store, usize), String> {
     let opened: Result<_, OpenError> = Store::open_in(env.clone(), Path::new(DIR), options());
     let (store, _) = opened.map_err(|error| format!("cannot reopen: {error}"))?;
-    let Some(stream) = store.stream("S") else {
-        return Err("the stream is gone".into());
+    let at = state_after_restart(&store, "S", history, acknowledged)?;
+    Ok((store, at))
+}
+
+/// The number of the model state that a stream came back in, at or after `acknowledged`.
+pub fn state_after_restart(
+    store: &Store,
+    name: &str,
+    history: &[(Lsn, ModelStream)],
+    acknowledged: usize,
+) -> Result<usize, String> {
+    let Some(stream) = store.stream(name) else {
+        return Err(format!("the stream {name} is gone"));
     };
     let mut newest = String::new();
     for at in (acknowledged..history.len()).rev() {
         match differences(&stream, &history[at].1) {
             Ok(()) => {
                 consumer_difference(&stream, &history[acknowledged].1)?;
-                return Ok((store, at));
+                return Ok(at);
             }
             Err(difference) => newest = difference,
         }
     }
     Err(format!(
-        "no state from {acknowledged} on fits; against it: {newest}"
+        "no state from {acknowledged} on fits {name}; against it: {newest}"
     ))
 }
 

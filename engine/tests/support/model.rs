@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use riverlog_engine::{Discard, StreamConfig};
+use riverlog_engine::{Discard, Storage, StreamConfig};
 
 /// A message of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelMessage {
     pub subject: String,
     pub payload: Vec<u8>,
+    /// Accounted bytes besides subject and payload (LIM-012, LIM-013).
+    pub overhead: u64,
 }
 
 impl ModelMessage {
     fn size(&self) -> u64 {
-        (self.subject.len() + self.payload.len()) as u64 + 30
+        (self.subject.len() + self.payload.len()) as u64 + self.overhead
     }
 }
 
@@ -77,6 +79,10 @@ impl ModelStream {
         let message = ModelMessage {
             subject: subject.into(),
             payload: payload.to_vec(),
+            overhead: match config.storage {
+                Storage::File => 30,
+                Storage::Memory => 16,
+            },
         };
         let mut victims = Vec::new();
         let own = self.of_subject(subject);
@@ -146,14 +152,21 @@ impl ModelStream {
         victims.len() as u64
     }
 
-    /// The next message of a consumer without filter and limits, acknowledging explicitly.
-    pub fn next(&mut self) -> Option<u64> {
-        let seq = *self.msgs.range(self.delivered + 1..).next()?.0;
+    /// The next message of a consumer without limits, acknowledging explicitly.
+    pub fn next(&mut self, filter: Option<&str>) -> Option<u64> {
+        let seq = self.waiting(filter).next()?;
         self.delivered = seq;
         Some(seq)
     }
 
-    pub fn num_pending(&self) -> u64 {
-        self.msgs.range(self.delivered + 1..).count() as u64
+    pub fn num_pending(&self, filter: Option<&str>) -> u64 {
+        self.waiting(filter).count() as u64
+    }
+
+    fn waiting<'a>(&'a self, filter: Option<&'a str>) -> impl Iterator<Item = u64> + 'a {
+        self.msgs
+            .range(self.delivered + 1..)
+            .filter(move |(_, message)| filter.is_none_or(|filter| message.subject == filter))
+            .map(|(seq, _)| *seq)
     }
 }
