@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use crate::config::Storage;
-use crate::error::ReadError;
+use crate::error::{Corrupt, ReadError};
 use crate::ids::{Seq, StreamId};
 use crate::limits::accounted_bytes;
 use crate::segment::{ScanItem, Segment};
@@ -24,12 +24,19 @@ pub struct MemoryRun {
 }
 
 impl MemoryRun {
-    /// Reads the blocks of a sealed file. Damaged blocks are left out: reading their messages says
-    /// so.
-    pub fn build(segment: &Segment) -> Result<MemoryRun, ReadError> {
+    /// Reads the blocks of a sealed file. Damaged ranges are left out and returned.
+    pub fn build(segment: &Segment) -> Result<(MemoryRun, Vec<Corrupt>), ReadError> {
         let mut run = MemoryRun::default();
+        let mut lost = Vec::new();
         segment.scan(&mut |item| {
-            if let ScanItem::Block(block) = item {
+            let block = match item {
+                ScanItem::Block(block) => block,
+                ScanItem::Lost(damage) => {
+                    lost.push(damage);
+                    return ControlFlow::Continue(());
+                }
+            };
+            {
                 for message in block.iter() {
                     let layout = message.layout();
                     let (subject, headers) = (layout.subject as usize, layout.headers as usize);
@@ -46,7 +53,12 @@ impl MemoryRun {
             }
             ControlFlow::Continue(())
         })?;
-        Ok(run)
+        Ok((run, lost))
+    }
+
+    /// Whether it has no subject.
+    pub fn is_empty(&self) -> bool {
+        self.subjects.is_empty()
     }
 
     /// The sequences of a subject.

@@ -508,8 +508,10 @@ impl ConsumerCore {
             let next = stream.next_message(&filters, first_seq, &mut resolved);
             let resume = match next {
                 Ok(Some(message)) => message.seq,
+                // Nobody can tell where the first match is: nothing may be passed over.
+                Err(_) => Seq(stream.lock().tombstones.next_live(first_seq)),
                 // What is admitted but not durable yet may still match.
-                _ => {
+                Ok(None) => {
                     let from = first_seq.max(visible + 1);
                     Seq(stream.lock().tombstones.next_live(from).min(last_seq + 1))
                 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::file_index::{FileIndex, IndexPlace, Posting, SubjectPostings};
-use crate::error::ReadError;
+use crate::error::{Corrupt, ReadError};
 use crate::ids::{SegmentId, StreamId};
 use crate::segment::Segment;
 use crate::subject::Filter;
@@ -30,6 +30,16 @@ impl SealedFile {
             segment,
             index: FileIndex::new(index),
         }
+    }
+
+    /// Ranges of a stream that are damaged and missing in the index.
+    pub fn lost(&self, stream: StreamId) -> Result<Vec<Corrupt>, ReadError> {
+        self.index.lost(&self.segment, stream)
+    }
+
+    /// Rebuilds the index if something is missing in it.
+    pub fn look_again(&self) -> Result<(), ReadError> {
+        self.index.look_again(&self.segment)
     }
 
     /// All sequences of a subject, ascending.

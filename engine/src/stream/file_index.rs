@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::cache::Cache;
 use crate::config::Storage;
-use crate::error::ReadError;
+use crate::error::{Corrupt, ReadError};
 use crate::ids::{Seq, StreamId};
 use crate::index::{MemoryRun, Run, RunError, rebuild_run};
 use crate::io::Env;
@@ -23,6 +23,9 @@ pub(crate) type Posting = (u64, u32);
 
 /// A subject and its postings, ascending.
 pub(crate) type SubjectPostings = (Box<[u8]>, Vec<Posting>);
+
+/// No stream has this id.
+const ANY_STREAM: StreamId = StreamId(0);
 
 /// Where the index of a file is.
 #[derive(Clone)]
@@ -41,7 +44,14 @@ pub(crate) struct FileIndex {
     opening: Mutex<()>,
 }
 
-enum Opened {
+struct Opened {
+    run: OpenedRun,
+    /// Ranges of the file that could not be read when its index was rebuilt: their messages are
+    /// missing in it.
+    lost: Vec<Corrupt>,
+}
+
+enum OpenedRun {
     File(Run),
     Memory(MemoryRun),
 }
@@ -62,12 +72,12 @@ impl FileIndex {
         stream: StreamId,
         subject: &[u8],
     ) -> Result<Vec<Posting>, ReadError> {
-        self.ask(segment, &mut |opened| match opened {
-            Opened::File(run) => match run.lookup(stream, subject)? {
+        self.ask(segment, &mut |opened| match &opened.run {
+            OpenedRun::File(run) => match run.lookup(stream, subject)? {
                 Some(entry) => all_postings(run, &entry),
                 None => Ok(Vec::new()),
             },
-            Opened::Memory(run) => {
+            OpenedRun::Memory(run) => {
                 let postings = run
                     .lookup(stream, subject)
                     .into_iter()
@@ -85,8 +95,8 @@ impl FileIndex {
         subject: &[u8],
         wanted: &dyn Fn(u64) -> bool,
     ) -> Result<Option<u64>, ReadError> {
-        self.ask(segment, &mut |opened| match opened {
-            Opened::File(run) => {
+        self.ask(segment, &mut |opened| match &opened.run {
+            OpenedRun::File(run) => {
                 let Some(entry) = run.lookup(stream, subject)? else {
                     return Ok(None);
                 };
@@ -100,7 +110,7 @@ impl FileIndex {
                 })?;
                 Ok(found)
             }
-            Opened::Memory(run) => {
+            OpenedRun::Memory(run) => {
                 let postings = run
                     .lookup(stream, subject)
                     .into_iter()
@@ -123,8 +133,8 @@ impl FileIndex {
         self.ask(segment, &mut |opened| {
             let mut found = Vec::new();
             let mut failed = None;
-            match opened {
-                Opened::File(run) => run.matching(stream, filter, &mut |subject, entry| {
+            match &opened.run {
+                OpenedRun::File(run) => run.matching(stream, filter, &mut |subject, entry| {
                     match all_postings(run, entry) {
                         Ok(postings) => found.push((Box::from(subject), postings)),
                         Err(error) => {
@@ -134,7 +144,7 @@ impl FileIndex {
                     }
                     ControlFlow::Continue(())
                 })?,
-                Opened::Memory(run) => run.matching(stream, filter, &mut |subject, entry| {
+                OpenedRun::Memory(run) => run.matching(stream, filter, &mut |subject, entry| {
                     let postings = entry.postings.iter().map(|(seq, size)| (seq.0, *size));
                     found.push((Box::from(subject), postings.collect()));
                     ControlFlow::Continue(())
@@ -145,6 +155,41 @@ impl FileIndex {
                 None => Ok(found),
             }
         })
+    }
+
+    /// What of a stream is missing in the index because the file is damaged there.
+    pub fn lost(&self, segment: &Segment, stream: StreamId) -> Result<Vec<Corrupt>, ReadError> {
+        let opened = self.open(segment)?;
+        let own = opened
+            .lost
+            .iter()
+            .filter(|lost| lost.stream == stream || lost.stream == ANY_STREAM);
+        let of_stream = |lost: &Corrupt| Corrupt {
+            stream,
+            ..lost.clone()
+        };
+        Ok(own.map(of_stream).collect())
+    }
+
+    /// The loss of a file of which nothing can be read.
+    fn everything(&self) -> Corrupt {
+        Corrupt {
+            stream: ANY_STREAM,
+            first: Seq(0),
+            last: Seq(u64::MAX),
+            file: self.place.path.clone(),
+            offset: 0,
+            reason: "neither the index nor its segment can be read".into(),
+        }
+    }
+
+    /// Rebuilds an incomplete index: what was unreadable may be readable now.
+    pub fn look_again(&self, segment: &Segment) -> Result<(), ReadError> {
+        let opened = self.open(segment)?;
+        if !opened.lost.is_empty() {
+            self.replace(segment, &opened)?;
+        }
+        Ok(())
     }
 
     fn ask<T>(
@@ -177,8 +222,8 @@ impl FileIndex {
             .clone()
     }
 
-    fn set(&self, opened: Opened) -> Arc<Opened> {
-        let opened = Arc::new(opened);
+    fn set(&self, run: OpenedRun, lost: Vec<Corrupt>) -> Arc<Opened> {
+        let opened = Arc::new(Opened { run, lost });
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
         opened
     }
@@ -192,7 +237,9 @@ impl FileIndex {
             return Ok(opened);
         }
         match self.open_file(segment) {
-            Ok(run) => Ok(self.set(Opened::File(run))),
+            // What was unreadable when it was written may be readable now.
+            Ok(run) if run.is_partial() => self.rebuild(segment),
+            Ok(run) => Ok(self.set(OpenedRun::File(run), Vec::new())),
             Err(RunError::Io { file, source }) => Err(ReadError::Io { file, source }),
             Err(error) => {
                 self.complain(&error);
@@ -228,12 +275,22 @@ impl FileIndex {
             cache,
         } = &self.place;
         let rebuilt = rebuild_run(env, path, *store_uuid, segment, &accounted_size, cache)
-            .and_then(|_| self.open_file(segment));
+            .and_then(|rebuilt| Ok((self.open_file(segment)?, rebuilt.lost)));
         match rebuilt {
-            Ok(run) => Ok(self.set(Opened::File(run))),
+            Ok((run, mut lost)) => {
+                if run.postings_count() == 0 {
+                    // A sealed file holds messages.
+                    lost.push(self.everything());
+                }
+                Ok(self.set(OpenedRun::File(run), lost))
+            }
             Err(error) => {
                 tracing::warn!(%error, "keeping an index in memory: its file cannot be written");
-                Ok(self.set(Opened::Memory(MemoryRun::build(segment)?)))
+                let (run, mut lost) = MemoryRun::build(segment)?;
+                if run.is_empty() {
+                    lost.push(self.everything());
+                }
+                Ok(self.set(OpenedRun::Memory(run), lost))
             }
         }
     }

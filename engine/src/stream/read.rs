@@ -137,6 +137,15 @@ impl StreamCore {
             let Some(extent) = extent_of(&layout.extents, seq) else {
                 return Err(self.missing(seq));
             };
+            if !extent.file.lost(self.id)?.is_empty() {
+                // The index does not know every message: one by one, up to what is unreadable.
+                let wanted = |m: &Message| filters.iter().any(|f| f.matches(m.subject()));
+                match self.get(seq)? {
+                    Some(message) if wanted(&message) => return Ok(Some(message)),
+                    _ => seq += 1,
+                }
+                continue;
+            }
             match self.next_in_file(filters, seq, extent, resolved)? {
                 Some(found) => match self.get(found)? {
                     Some(message) => return Ok(Some(message)),
@@ -221,6 +230,33 @@ impl StreamCore {
         Ok(count)
     }
 
+    /// An error if live messages are missing in the index of a damaged file: an answer without
+    /// them would be wrong (I4).
+    fn check_whole(&self, extent: &Extent) -> Result<(), ReadError> {
+        if self.live_loss(extent)?.is_none() {
+            return Ok(());
+        }
+        extent.file.look_again()?;
+        match self.live_loss(extent)? {
+            None => Ok(()),
+            Some(_) if !self.lists(extent) => Ok(()),
+            Some(damage) => Err(ReadError::Corrupt(Box::new(damage))),
+        }
+    }
+
+    fn live_loss(&self, extent: &Extent) -> Result<Option<Corrupt>, ReadError> {
+        let lost = match extent.file.lost(self.id) {
+            Err(_) if !self.lists(extent) => return Ok(None),
+            lost => lost?,
+        };
+        let data = self.lock();
+        let is_live = |damage: &Corrupt| {
+            let first = damage.first.0.max(extent.first);
+            data.live_in(first, damage.last.0.min(extent.last)) > 0
+        };
+        Ok(lost.into_iter().find(is_live))
+    }
+
     /// True while the file of `extent` belongs to the stream. A file leaves when nothing in it is
     /// live any more; a reader that still looks at it must not report that as damage.
     fn lists(&self, extent: &Extent) -> bool {
@@ -271,6 +307,7 @@ impl StreamCore {
             }
         }
         for extent in layout.extents.iter().rev() {
+            self.check_whole(extent)?;
             if let Some(subject) = filter.literal() {
                 let wanted = |seq: u64| seq <= visible && self.lock().is_live(seq);
                 match extent.file.last_of_subject(self.id, subject, &wanted) {
@@ -325,7 +362,7 @@ impl StreamCore {
         {
             return Ok(count);
         }
-        let count = self.matching_seqs(&Filter::all())?.len() as u64;
+        let count = self.known_seqs(&Filter::all())?.len() as u64;
         *self.lock_subject_count() = Some((epochs, count));
         Ok(count)
     }
@@ -335,6 +372,15 @@ impl StreamCore {
         &self,
         filter: &Filter,
     ) -> Result<BTreeMap<Bytes, Vec<(u64, u32)>>, ReadError> {
+        let extents = self.lock().extents.clone();
+        for extent in extents.iter() {
+            self.check_whole(extent)?;
+        }
+        self.known_seqs(filter)
+    }
+
+    /// As above, without what damage hides from the index.
+    fn known_seqs(&self, filter: &Filter) -> Result<BTreeMap<Bytes, Vec<(u64, u32)>>, ReadError> {
         let mut found: BTreeMap<Bytes, Vec<(u64, u32)>> = BTreeMap::new();
         let (layout, in_tail) = {
             let data = self.lock();
