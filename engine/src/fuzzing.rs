@@ -244,7 +244,6 @@ mod tests {
     use super::*;
     use crate::format::file_header::FileKind;
     use crate::io::sim::SimRng;
-    use crate::wal::log_file::header_block;
 
     pub(in crate::fuzzing) fn run(seed: u64, cases: u64, len_max: u64, body: impl Fn(&[u8])) {
         let mut rng = SimRng::new(seed);
@@ -310,8 +309,8 @@ mod tests {
                 epoch: 1,
                 base: 1,
             };
-            let mut file = header_block(&header);
-            file.truncate(8192);
+            let mut file = vec![0; FRAMES_OFFSET as usize];
+            file[..64].copy_from_slice(&header.encode());
             for fields in data.chunks_exact(40) {
                 let number = |at: usize| u64::from(fields[at]) % 8;
                 let head = FrameHead {

@@ -25,7 +25,7 @@ use crate::format::file_header::{FileHeader, FileKind};
 use crate::format::frame::{FrameHead, FrameKind, HEAD_BYTES};
 use crate::ids::Lsn;
 use crate::io::{Env, IoFile, OpenMode};
-use crate::wal::log_file::{self, END_BYTES, FRAMES_OFFSET, frame_head, header_block, seal_frame};
+use crate::wal::log_file::{self, END_BYTES, FRAMES_OFFSET, frame_head, seal_frame, write_header};
 
 /// Suffix of complete files.
 const SUFFIX: &str = ".log";
@@ -322,7 +322,7 @@ fn write_snapshot(
         epoch,
         base: lsn.0,
     };
-    file.write_at(&header_block(&header), 0)?;
+    write_header(&*file, &header)?;
     let mut current = Current {
         no,
         file,

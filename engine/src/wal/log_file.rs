@@ -52,14 +52,15 @@ pub(crate) fn list(env: &Env, dir: &Path, suffix: &str) -> io::Result<Vec<(u64, 
     Ok(files)
 }
 
-/// Everything before the first frame of a new file, and the zeros that end it while it has none.
-pub(crate) fn header_block(header: &FileHeader) -> Vec<u8> {
-    let mut block = vec![0_u8; FRAMES_OFFSET as usize + END_BYTES];
-    let encoded = header.encode();
-    block[..encoded.len()].copy_from_slice(&encoded);
-    let copy = HEADER_COPY_OFFSET as usize;
-    block[copy..copy + encoded.len()].copy_from_slice(&encoded);
-    block
+/// Writes both copies of a new file's header, and the zeros that end it while it has no frame. Two
+/// writes: a device that drops or misplaces one of them does not take both copies.
+pub(crate) fn write_header(file: &dyn IoFile, header: &FileHeader) -> io::Result<()> {
+    let mut first = vec![0; HEADER_COPY_OFFSET as usize];
+    first[..file_header::BYTES].copy_from_slice(&header.encode());
+    file.write_at(&first, 0)?;
+    let mut second = first;
+    second.resize((FRAMES_OFFSET - HEADER_COPY_OFFSET) as usize + END_BYTES, 0);
+    file.write_at(&second, HEADER_COPY_OFFSET)
 }
 
 /// Completes a frame in place: `frame` holds room for the head, then the payload; the head is

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use super::WalOptions;
-use super::log_file::{self, END_BYTES, FRAMES_OFFSET, frame_head, header_block, seal_frame};
+use super::log_file::{self, END_BYTES, FRAMES_OFFSET, frame_head, seal_frame, write_header};
 use super::queue::FRAME_PAYLOAD_BYTES_TARGET;
 use crate::format::file_header::{FileHeader, FileKind};
 use crate::format::frame::{FrameHead, FrameKind, HEAD_BYTES};
@@ -134,7 +134,7 @@ impl Wal {
             epoch,
             base: first_lsn.0,
         };
-        file.write_at(&header_block(&header), 0)?;
+        write_header(&*file, &header)?;
         file.sync_data()?;
         env.io.sync_dir(dir)?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -292,8 +292,7 @@ impl Wal {
             epoch: self.env.entropy.next_u64(),
             base: self.next_lsn.0,
         };
-        file.write_at(&header_block(&header), 0)
-            .map_err(failed("write"))?;
+        write_header(&*file, &header).map_err(failed("write"))?;
         let next = Current {
             path: std::mem::take(&mut spare.path),
             file,

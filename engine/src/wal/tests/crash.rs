@@ -2,7 +2,7 @@
 //! never enqueued is not.
 
 use super::*;
-use crate::io::sim::CrashMatrix;
+use crate::io::sim::{CrashMatrix, Fault, Persist, Trigger};
 
 /// What the script knows when the power goes.
 #[derive(Debug, Default)]
@@ -152,4 +152,62 @@ fn a_power_cut_during_the_start_after_a_power_cut_loses_nothing() {
             },
         )
         .unwrap_or_else(|failure: crate::io::sim::CrashFailure<String>| panic!("{failure}"));
+}
+
+#[test]
+fn acked_ops_survive_a_fault_at_every_operation() {
+    for fault in [
+        Fault::WriteError,
+        Fault::SyncError,
+        Fault::NoSpace,
+        Fault::NameError,
+    ] {
+        for at in 0.. {
+            let disk = SimDisk::new(at);
+            disk.inject(fault, Trigger::After(at));
+            let outcome = script(&disk, false);
+            let happened = disk.faults() > 0;
+            let survivor = disk.crash(Persist::Random { seed: at });
+            check(&survivor, &outcome).unwrap_or_else(|e| panic!("{fault:?} at {at}: {e}"));
+            if !happened {
+                assert!(at > 10, "{fault:?} hit {at} operations");
+                break;
+            }
+        }
+    }
+}
+
+/// A device that loses or misplaces a write that it was told to sync: what the last mark vouches
+/// for is recovered or missed loudly.
+#[test]
+fn a_lost_or_misdirected_write_is_never_silent() {
+    for fault in [Fault::LostWrite, Fault::MisdirectedWrite] {
+        let mut refused = 0;
+        for at in 0.. {
+            let disk = SimDisk::new(at);
+            disk.inject(fault, Trigger::After(at));
+            let (queue, mut committer) =
+                queue_and_committer(&disk, 3, small(), 1, Vec::new()).expect("created");
+            let mut acked = 0;
+            for round in 0..12 {
+                acked = enqueue(&queue, Class::Append, 1 + round % 3)
+                    .expect("room")
+                    .0;
+                assert!(matches!(committer.step(), Step::Committed(_)));
+                committer.step();
+            }
+            let happened = disk.faults() > 0;
+            match recover_with(&disk.kill_process(), 0, false) {
+                Ok(found) => {
+                    assert_eq!(found.lsns.last(), Some(&acked), "{fault:?} at {at}");
+                }
+                Err(RecoverError::AckedDataDamaged(_)) => refused += 1,
+                Err(other) => panic!("{fault:?} at {at}: {other}"),
+            }
+            if !happened {
+                break;
+            }
+        }
+        assert!(refused > 0, "{fault:?} was not noticed");
+    }
 }

@@ -139,3 +139,31 @@ fn an_idle_log_gives_its_space_back() {
     assert!(disk.files().len() <= 5, "{:?}", disk.files());
     assert!(queue.metrics().log_used_bytes() < used / 10);
 }
+
+#[test]
+fn appends_go_on_through_many_checkpoints_of_a_small_log() {
+    const APPENDS: u64 = 600;
+    let disk = SimDisk::new(1);
+    let (queue, committer) =
+        queue_and_committer(&disk, 1, small(), 1, Vec::new()).expect("created");
+    let thread = std::thread::spawn(move || committer.run());
+    let checkpoints = std::thread::spawn({
+        let queue = Arc::clone(&queue);
+        move || {
+            while queue.durable_lsn().0 < APPENDS {
+                let ticket = queue.ticket(Lsn((queue.durable_lsn().0 + 5).min(APPENDS)));
+                assert_eq!(ticket.wait(), Ok(()));
+                queue.release_through(queue.durable_lsn());
+            }
+        }
+    });
+    for _ in 0..APPENDS {
+        queue.wait_room(Class::Append).expect("running");
+        enqueue(&queue, Class::Append, 1).expect("room");
+    }
+    checkpoints.join().expect("no panic");
+    queue.close();
+    thread.join().expect("no panic");
+    assert_eq!(queue.durable_lsn(), Lsn(APPENDS));
+    assert!(disk.files().len() <= small().files_max as usize + 1);
+}
