@@ -126,8 +126,9 @@ impl Committer {
 
     /// Releases files and has a next one ready.
     fn house_keeping(&mut self) -> Result<(), AppendError> {
-        let released = self.queue.released_lsn();
+        // The poke first: a release that comes in after it pokes again.
         let poked = self.queue.take_poke();
+        let released = self.queue.released_lsn();
         if released > self.released {
             self.wal.release_through(released)?;
             self.released = released;

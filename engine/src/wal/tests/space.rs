@@ -150,10 +150,12 @@ fn appends_go_on_through_many_checkpoints_of_a_small_log() {
     let checkpoints = std::thread::spawn({
         let queue = Arc::clone(&queue);
         move || {
-            while queue.durable_lsn().0 < APPENDS {
-                let ticket = queue.ticket(Lsn((queue.durable_lsn().0 + 5).min(APPENDS)));
-                assert_eq!(ticket.wait(), Ok(()));
-                queue.release_through(queue.durable_lsn());
+            let mut released = Lsn(0);
+            while released.0 < APPENDS {
+                let next = queue.ticket(Lsn((released.0 + 5).min(APPENDS)));
+                assert_eq!(next.wait(), Ok(()));
+                released = queue.durable_lsn();
+                queue.release_through(released);
             }
         }
     });
