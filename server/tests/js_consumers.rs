@@ -812,3 +812,17 @@ fn ephemerals_leave_when_nobody_uses_them() {
         client.ok("CONSUMER.NAMES.S", Value::Null)["consumers"] == json!(["c", "u"])
     });
 }
+
+#[test]
+fn replay_keeps_the_gaps() {
+    // CCFG-015, DLV-019
+    let (_server, mut client) = filled(1);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    client.put("s.a", "2");
+    client.create_consumer("S", durable(json!({"replay_policy": "original"})));
+    let start = std::time::Instant::now();
+    client.pull("S", "c", "2");
+    assert_eq!(payloads(&[client.next(), client.next()]), ["1", "2"]);
+    // Never earlier than it was stored after the first one.
+    assert!(start.elapsed() >= std::time::Duration::from_millis(300));
+}

@@ -10,6 +10,7 @@ use riverlog_engine::ids::TimestampNs;
 
 use super::delivery;
 use super::delivery::flow::FlowControl;
+use super::delivery::replay::Replay;
 use super::shared::Shared;
 use super::stream_handle::StreamHandle;
 use super::time::now;
@@ -33,6 +34,8 @@ pub(crate) struct ConsumerHandle {
     pub waiting: Mutex<WaitQueue>,
     /// Of a push consumer.
     pub flow: Mutex<FlowControl>,
+    /// Of a consumer that keeps the gaps between messages.
+    pub replay: Mutex<Replay>,
     /// `$JS.ACK.<stream>.<consumer>.`
     pub ack_prefix: Box<[u8]>,
     pub stream: Weak<StreamHandle>,
@@ -72,6 +75,7 @@ impl ConsumerHandle {
             engine,
             waiting: Mutex::default(),
             flow: Mutex::default(),
+            replay: Mutex::default(),
             ack_prefix: ack_prefix.into_bytes().into(),
             stream: Arc::downgrade(stream),
             config: RwLock::new(Arc::new(config)),
@@ -243,6 +247,13 @@ impl ConsumerHandle {
             stream.add_hungry(self);
         }
         true
+    }
+
+    /// Ends [`ConsumerHandle::become_hungry`] for a consumer that is gone.
+    pub fn forget_hunger(self: &Arc<Self>, stream: &StreamHandle) {
+        if self.hungry.load(Ordering::Acquire) {
+            stream.remove_hungry(self);
+        }
     }
 
     /// Called by the stream after it took the consumer off its list.

@@ -3,7 +3,7 @@
 //! A message is checked, appended to the engine and forgotten; its acknowledgement waits on the
 //! connection until the engine's durable position covers it.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use riverlog_engine::{Append, AppendError, Appended, ExpectSubject, Filter, Lsn, Rollup};
@@ -68,33 +68,30 @@ impl PublishRules {
     }
 }
 
-/// Takes the messages of a stream's subjects.
+/// Takes the messages of a stream's subjects. Keeps the stream alive until it is unsubscribed.
 pub(crate) struct PublishSubscriber {
-    shared: Weak<Shared>,
-    stream: Weak<StreamHandle>,
+    shared: Arc<Shared>,
+    stream: Arc<StreamHandle>,
 }
 
 impl PublishSubscriber {
     pub fn new(shared: &Arc<Shared>, stream: &Arc<StreamHandle>) -> PublishSubscriber {
         PublishSubscriber {
-            shared: Arc::downgrade(shared),
-            stream: Arc::downgrade(stream),
+            shared: Arc::clone(shared),
+            stream: Arc::clone(stream),
         }
     }
 }
 
 impl InternalSubscriber for PublishSubscriber {
     fn deliver(&self, message: &Inbound<'_>) -> bool {
-        let (Some(shared), Some(stream)) = (self.shared.upgrade(), self.stream.upgrade()) else {
-            return false;
-        };
-        let rules = stream.rules();
-        let result = admit(&shared, &stream, &rules, message);
+        let rules = self.stream.rules();
+        let result = admit(&self.shared, &self.stream, &rules, message);
         if rules.expires && result.is_ok() {
             // The first message sets the timer; it sets itself after that.
-            stream.arm_expiry(&shared, None);
+            self.stream.arm_expiry(&self.shared, None);
         }
-        acknowledge(&shared, &rules, message, result);
+        acknowledge(&self.shared, &rules, message, result);
         true
     }
 }

@@ -8,6 +8,7 @@ use riverlog_engine::ids::TimestampNs;
 use super::consumer_handle::ConsumerHandle;
 use super::publish_headers::requires_newer_api;
 use super::pull_request::{PullRequest, status, status_with_pending};
+use super::removal;
 use super::shared::Shared;
 use super::time::now;
 use super::waiting::Waiting;
@@ -47,6 +48,8 @@ pub(crate) fn request(
     let now = now();
     consumer.touch(now);
     match admit(shared, consumer, reply, body, now) {
+        // Deleted meanwhile: whoever deleted it may not have seen this request.
+        Ok(()) if consumer.is_deleted() => removal::end_waiting(shared, consumer),
         Ok(()) => consumer.schedule(),
         Err(Some(block)) => send(shared, reply, block),
         Err(None) => {}

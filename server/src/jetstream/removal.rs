@@ -32,6 +32,7 @@ pub(crate) fn delete_consumer(
         Err(ChangeError::NotFound) => return Ok(None),
         Err(error) => return Err(error),
     };
+    consumer.forget_hunger(stream);
     end_waiting(shared, consumer);
     advisories::consumer_deleted(shared, stream, consumer);
     Ok(Some(ticket))

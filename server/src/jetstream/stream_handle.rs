@@ -159,6 +159,13 @@ impl StreamHandle {
         self.hungry.lock().push(Arc::clone(consumer));
     }
 
+    /// A consumer that is gone is not kept until the next message.
+    pub fn remove_hungry(&self, consumer: &Arc<ConsumerHandle>) {
+        self.hungry
+            .lock()
+            .retain(|listed| !Arc::ptr_eq(listed, consumer));
+    }
+
     /// New messages are visible.
     pub fn wake_consumers(&self) {
         let hungry = std::mem::take(&mut *self.hungry.lock());

@@ -11,6 +11,7 @@ pub(crate) mod flow;
 mod frame;
 mod pull;
 mod push;
+pub(crate) mod replay;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub(crate) async fn run(shared: Arc<Shared>, consumer: Arc<ConsumerHandle>) {
     loop {
         consumer.begin_run();
         let slice = if consumer.is_deleted() {
+            // A request that was being served when the consumer went.
+            removal::end_waiting(&shared, &consumer);
             Slice::Idle
         } else if consumer.config().is_push() {
             PushRound::new(&shared, &consumer).run()
@@ -55,6 +58,7 @@ pub(crate) async fn run(shared: Arc<Shared>, consumer: Arc<ConsumerHandle>) {
         match slice {
             Slice::More => tokio::task::yield_now().await,
             Slice::Behind(receiver) => let_catch_up(&receiver).await,
+            Slice::Idle if consumer.is_deleted() && !consumer.waiting.lock().is_empty() => {}
             Slice::Idle if consumer.end_run() => return,
             Slice::Idle => {}
         }

@@ -14,6 +14,7 @@ use super::super::pull_request::{heartbeat, status, status_with_pending};
 use super::super::shared::Shared;
 use super::super::time::now;
 use super::super::types::consumer_config::ConsumerConfig;
+use super::super::types::enums::ReplayPolicy;
 use super::super::waiting::{Back, Booked, Waiting};
 use super::frame::{AckSubjects, content};
 use super::{Slice, rest, settle};
@@ -85,11 +86,22 @@ impl<'a> PullRound<'a> {
     fn serve(&mut self, waiting: Waiting) -> (Back, Step) {
         let max_bytes = waiting.request.max_bytes;
         let frame_bytes = if max_bytes > 0 { self.frame_bytes() } else { 0 };
+        let replays = self.config.replay_policy == ReplayPolicy::Original;
+        let mut held = None;
         let mut fits = |message: &Message| {
-            max_bytes == 0 || self.size(message, frame_bytes) <= max_bytes.unsigned_abs()
+            if replays {
+                held = self.consumer.replay.lock().holds(message, self.now);
+            }
+            let small =
+                max_bytes == 0 || self.size(message, frame_bytes) <= max_bytes.unsigned_abs();
+            small && held.is_none()
         };
         match self.consumer.engine.next(self.now, &mut fits) {
             Ok(Next::Message(delivery)) => (self.deliver(waiting, &delivery), Step::Again),
+            Ok(Next::TooLarge(_)) if held.is_some() => {
+                self.consumer.arm(self.shared, held);
+                (Back::Front(waiting), Step::Idle)
+            }
             Ok(Next::TooLarge(_)) => {
                 self.end(&waiting, "409 Message Size Exceeds MaxBytes");
                 (Back::Finished, Step::Again)
@@ -153,6 +165,9 @@ impl<'a> PullRound<'a> {
         }
         waiting.restart_heartbeat(self.now);
         self.consumer.note_delivery(self.now);
+        if self.config.replay_policy == ReplayPolicy::Original {
+            self.consumer.replay.lock().delivered(message, self.now);
+        }
         match waiting.book(size) {
             Booked::More => Back::Behind(waiting),
             Booked::Done => Back::Finished,

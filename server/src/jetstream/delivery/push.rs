@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use riverlog_engine::ids::TimestampNs;
-use riverlog_engine::{Delivery, Idle, Next};
+use riverlog_engine::{Delivery, Idle, Message, Next};
 
 use super::super::consumer_handle::ConsumerHandle;
 use super::super::limits::DELIVERY_SLICE_MESSAGES;
@@ -12,6 +12,7 @@ use super::super::pull_request::{push_heartbeat, status};
 use super::super::shared::Shared;
 use super::super::time::now;
 use super::super::types::consumer_config::ConsumerConfig;
+use super::super::types::enums::ReplayPolicy;
 use super::frame::{AckSubjects, content};
 use super::{Slice, rest, settle};
 use crate::routing::{self, Publisher};
@@ -76,14 +77,26 @@ impl<'a> PushRound<'a> {
             if self.config.flow_control && self.consumer.flow.lock().is_full() {
                 return Slice::Idle;
             }
-            match self.consumer.engine.next(self.now, &mut |_| true) {
+            let replays = self.config.replay_policy == ReplayPolicy::Original;
+            let mut held = None;
+            let mut fits = |message: &Message| {
+                if replays {
+                    held = self.consumer.replay.lock().holds(message, self.now);
+                }
+                held.is_none()
+            };
+            match self.consumer.engine.next(self.now, &mut fits) {
                 Ok(Next::Message(delivery)) => {
                     if !self.deliver(&delivery) {
                         return Slice::Idle;
                     }
                 }
                 Ok(Next::Idle(Idle::NoMessages)) if self.consumer.become_hungry() => {}
-                Ok(Next::Idle(_) | Next::TooLarge(_)) => return Slice::Idle,
+                Ok(Next::TooLarge(_)) => {
+                    self.consumer.arm(self.shared, held);
+                    return Slice::Idle;
+                }
+                Ok(Next::Idle(_)) => return Slice::Idle,
                 Err(error) => {
                     let consumer = &*self.consumer.name;
                     tracing::error!(consumer, %error, "a message cannot be delivered");
@@ -118,6 +131,9 @@ impl<'a> PushRound<'a> {
             return false;
         }
         self.consumer.note_delivery(self.now);
+        if self.config.replay_policy == ReplayPolicy::Original {
+            self.consumer.replay.lock().delivered(message, self.now);
+        }
         self.consumer.note_sent(self.now);
         if self.config.flow_control && self.consumer.flow.lock().sent(size) {
             self.request_flow();

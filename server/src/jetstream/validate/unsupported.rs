@@ -3,7 +3,7 @@
 
 use super::super::errors::{ApiError, not_supported_by_consumer, not_supported_by_stream};
 use super::super::types::consumer_config::ConsumerConfig;
-use super::super::types::enums::{AckPolicy, PersistMode, PriorityPolicy, ReplayPolicy};
+use super::super::types::enums::{AckPolicy, PersistMode, PriorityPolicy};
 use super::super::types::stream_config::StreamConfig;
 
 /// Refuses what a stream cannot do yet.
@@ -42,10 +42,6 @@ pub fn check_consumer(config: &ConsumerConfig) -> Result<(), ApiError> {
         (
             config.ack_policy == AckPolicy::FlowControl,
             "ack policy flow_control",
-        ),
-        (
-            config.replay_policy == ReplayPolicy::Original,
-            "replay policy original",
         ),
         (config.direct, "direct"),
         (config.sourcing, "sourcing"),
