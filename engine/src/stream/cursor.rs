@@ -41,6 +41,9 @@ pub(crate) struct ConsumerData {
     pending: PendingCount,
     /// Removal epoch of the stream up to which `pending` is exact.
     pending_epoch: u64,
+    /// `pending` counts messages from here on. The position may be further, where limits removed
+    /// what lies between.
+    pending_from: u64,
     resolved: Resolved,
     /// The stream's first sequence when the consumer last looked.
     first_seq: u64,
@@ -115,6 +118,7 @@ impl ConsumerCore {
                 filters,
                 pending: PendingCount::default(),
                 pending_epoch: 0,
+                pending_from: 0,
                 resolved: Resolved::default(),
                 first_seq: 0,
                 unlogged: VecDeque::new(),
@@ -362,7 +366,9 @@ impl ConsumerCore {
             let Ok(delivered) = data.state.deliver_new(from, seq, now) else {
                 return Ok(None);
             };
+            // No match lies before it: it was the first one when they were counted.
             data.pending.delivered(seq);
+            data.pending_from = seq.0 + 1;
             (delivered, data.state.config().ack)
         };
         let (consumer_seq, deliveries) = (delivered.consumer_seq, delivered.deliveries);
@@ -389,7 +395,7 @@ impl ConsumerCore {
             return Ok(0);
         };
         let visible = stream.visible_seq();
-        let (filters, position, listed, known, epoch) = {
+        let (filters, position, listed, known, epoch, counted_from) = {
             let data = self.lock();
             let known = data.pending.get().zip(data.pending.as_of());
             let listed = data.state.listed().count() as u64;
@@ -399,6 +405,7 @@ impl ConsumerCore {
                 listed,
                 known,
                 data.pending_epoch,
+                data.pending_from,
             )
         };
         if filters.is_empty() {
@@ -407,7 +414,7 @@ impl ConsumerCore {
         let (stale, now_epoch) = {
             let data = stream.lock();
             (
-                data.removed_at_or_after(position.0, epoch),
+                data.removed_at_or_after(position.0.min(counted_from), epoch),
                 data.removal_epoch,
             )
         };
@@ -422,6 +429,7 @@ impl ConsumerCore {
                 if data.pending.as_of() == Some(as_of) && data.state.next_seq() == position {
                     data.pending.set(count + more, Seq(visible));
                     data.pending_epoch = now_epoch;
+                    data.pending_from = position.0;
                 }
                 return Ok(listed + count + more);
             }
@@ -431,6 +439,7 @@ impl ConsumerCore {
         if data.state.next_seq() == position && stream.visible_seq() == visible {
             data.pending.set(count, Seq(visible));
             data.pending_epoch = now_epoch;
+            data.pending_from = position.0;
         }
         Ok(listed + count)
     }

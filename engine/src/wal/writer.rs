@@ -435,9 +435,11 @@ impl Wal {
         self.disk_full
     }
 
-    /// Log space that appends leave to other ops.
+    /// Log space that appends leave to other ops: what the options say, but never so much of small
+    /// files that no append finds room.
     pub fn control_reserve_bytes(&self) -> u64 {
-        self.options.control_reserve_bytes
+        let most = self.options.file_bytes / 4;
+        self.options.control_reserve_bytes.min(most)
     }
 }
 
