@@ -4,11 +4,11 @@
 //! How a message goes:
 //!
 //! 1. The read loop of the publishing connection finds the stream's subscription in the account and
-//!    calls it ([`publish`]). The message is checked and appended to the engine; its acknowledgement
+//!    calls it (`publish`). The message is checked and appended to the engine; its acknowledgement
 //!    is queued on the connection and leaves when the engine's durable position covers it.
 //! 2. After each commit the engine says which streams have new messages. Consumers of these streams
-//!    that have waiting requests are woken, once per commit, and deliver ([`delivery`]).
-//! 3. Acknowledgements come back through the read loop of the consuming connection ([`ack`]).
+//!    that have waiting requests are woken, once per commit, and deliver (`delivery`).
+//! 3. Acknowledgements come back through the read loop of the consuming connection (`ack`).
 //!
 //! What must stay true:
 //!

@@ -38,7 +38,7 @@ pub enum Pushed {
         /// The buffer was idle: the caller has promised to call [`Outbound::flush`] or
         /// [`Outbound::hand_over`], now or at the end of its batch.
         promised: bool,
-        /// The client falls behind; see [`Outbound::is_stalled`] for how much.
+        /// The client falls behind; see `is_stalled` for how much.
         behind: bool,
     },
 }
