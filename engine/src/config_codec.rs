@@ -5,6 +5,7 @@ use crate::format::FormatError;
 use crate::format::cursor::Cursor;
 use crate::format::varint;
 use crate::ids::Seq;
+use crate::limits::FIRST_SEQ_MAX;
 
 const VERSION: u8 = 1;
 
@@ -17,7 +18,7 @@ impl StreamConfig {
         if self.attachment.len() > StreamConfig::ATTACHMENT_BYTES_MAX {
             return Err(ConfigError::Attachment);
         }
-        if self.first_seq.0 > u64::MAX / 2 {
+        if self.first_seq.0 > FIRST_SEQ_MAX {
             return Err(ConfigError::Invalid("the first sequence is too large"));
         }
         if self.discard_new_per_subject

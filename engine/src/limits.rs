@@ -15,6 +15,10 @@ pub const SUBJECT_BYTES_MAX: usize = 64 * 1024 - 1;
 /// Longest message (subject, headers, payload and id together), in bytes. A record must fit one
 /// WAL frame and one block, and replay must be able to hold it.
 pub const MESSAGE_BYTES_MAX: usize = 68 * 1024 * 1024;
+/// Highest first sequence that can be asked for, so that no stream runs out of sequences.
+pub const FIRST_SEQ_MAX: u64 = u64::MAX / 2;
+/// Highest position of a consumer: no stream gets there, and there is room to count on from it.
+pub const POSITION_MAX: u64 = u64::MAX / 4 * 3;
 /// Longest message id, in bytes.
 pub const MSG_ID_BYTES_MAX: usize = 64 * 1024 - 1;
 

@@ -11,6 +11,7 @@ use super::codec::{ConsumerFormatError, RUN_MAX, Reader, put_i64, put_set, put_u
 use super::config::AckPolicy;
 use super::pending::Tick;
 use super::state::ConsumerState;
+use crate::limits::POSITION_MAX;
 
 /// Counts from here on continue in a number of their own.
 const COUNT_INLINE_MAX: u64 = 15;
@@ -355,7 +356,7 @@ impl ConsumerState {
 
 /// A stream sequence with headroom above it.
 fn sequence(seq: u64) -> Result<u64, ConsumerFormatError> {
-    if seq <= u64::MAX / 2 {
+    if seq <= POSITION_MAX {
         Ok(seq)
     } else {
         Err(ConsumerFormatError::BadNumber)

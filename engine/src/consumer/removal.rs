@@ -9,6 +9,7 @@ use super::notice::{Notice, RemovalReason};
 use super::redelivery_queue::RedeliveryQueue;
 use super::state::{ConsumerState, SeqPair};
 use crate::ids::Seq;
+use crate::limits::POSITION_MAX;
 
 /// What a purge of the stream means for one consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl ConsumerState {
     /// Starts over at `next`: delivery numbers from 1, nothing open, nothing given up (CAPI-016,
     /// T-105). Which positions are allowed is the caller's rule.
     pub fn reset(&mut self, next: Seq) {
-        let next = next.0.max(1);
+        let next = next.0.clamp(1, POSITION_MAX);
         self.events.reset_to(next);
         self.apply_reset(next);
         invariants::debug_check(self);

@@ -5,6 +5,7 @@ use super::config::{AckPolicy, ConsumerConfig};
 use super::invariants;
 use super::pending::{PendingEntry, Tick};
 use super::state::{ConsumerState, SeqPair, StartPosition};
+use crate::limits::POSITION_MAX;
 
 /// Version byte of the stored form.
 const FORMAT_VERSION: u8 = 1;
@@ -101,7 +102,7 @@ impl ConsumerState {
         state.next = reader.u64()?;
         state.clock = Tick(reader.i64()?);
         // The headroom keeps later deliveries from running out of numbers.
-        if state.next > u64::MAX / 2 || state.delivered.consumer > u64::MAX / 2 {
+        if state.next > POSITION_MAX || state.delivered.consumer > u64::MAX / 2 {
             return Err(ConsumerFormatError::BadValue);
         }
         if state.next <= state.delivered.stream {

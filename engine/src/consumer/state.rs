@@ -14,6 +14,7 @@ use super::notice::{Notice, Notices};
 use super::pending::{PendingTable, Tick};
 use super::redelivery_queue::RedeliveryQueue;
 use crate::ids::{Seq, TimestampNs};
+use crate::limits::POSITION_MAX;
 
 /// Where a new consumer starts, computed by the stream from the deliver policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,9 +140,9 @@ pub struct ConsumerState {
 }
 
 impl ConsumerState {
-    /// A consumer that has delivered nothing yet. Recording its creation is the caller's part.
+    /// A consumer that has delivered nothing yet. A start behind [`POSITION_MAX`] is moved there. Recording its creation is the caller's part.
     pub fn new(config: ConsumerConfig, start: &StartPosition) -> ConsumerState {
-        let next = start.next.0.max(1);
+        let next = start.next.0.clamp(1, POSITION_MAX);
         let listed: RoaringTreemap = start
             .listed
             .iter()

@@ -132,18 +132,21 @@ impl Checkpointer {
                 None => untouched.push(core),
             }
         }
-        let deleted = self.catalogue.deleted();
-        let consumers_deleted = self.shared.deleted_consumers();
-        let changed = shares.len() + deleted.len() + consumers_deleted.len() > 0;
-        if !changed && !force {
-            return Ok(());
-        }
         // A share contains every operation of its stream up to `assigned`.
         let free = untouched
             .iter()
             .map(|core| before_dirty(core, assigned))
             .min();
         let free = free.unwrap_or(assigned).min(assigned);
+        // A stream leaves the metadata together with its last operation in the log: what is left
+        // of it there can be replayed only on top of the stream as it was.
+        let mut deleted = self.catalogue.deleted();
+        deleted.retain(|(_, lsn)| *lsn <= free);
+        let consumers_deleted = self.shared.deleted_consumers();
+        let changed = shares.len() + deleted.len() + consumers_deleted.len() > 0;
+        if !changed && !force {
+            return Ok(());
+        }
         let result = self.write(&mut shares, free, &deleted, &consumers_deleted, wait);
         if let Err(error) = result {
             for share in shares {
@@ -675,7 +678,7 @@ impl Share {
     /// Makes the new layout current.
     fn install(self, shared: &StoreShared) {
         let mut data = self.core.lock();
-        if self.sealed.is_some() || !self.dead.is_empty() {
+        if !data.deleted && (self.sealed.is_some() || !self.dead.is_empty()) {
             let kept = data
                 .extents
                 .iter()

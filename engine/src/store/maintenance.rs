@@ -12,6 +12,9 @@ use crate::ids::{Lsn, TimestampNs};
 /// After a failed checkpoint the next attempt waits this long, unless asked earlier.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Messages that could not be removed for their age are tried again after this long.
+const EXPIRY_RETRY_NS: i64 = 10_000_000_000;
+
 /// Performs maintenance; owned by one thread, or by the caller in manual mode.
 pub(crate) struct Maintenance {
     shared: Arc<StoreShared>,
@@ -40,14 +43,22 @@ impl Maintenance {
     ) -> Result<Option<TimestampNs>, CheckpointError> {
         let now = TimestampNs(self.shared.env.clock.now_ns());
         let mut next_due = None;
+        self.shared.begin_expiry();
         for core in self.catalogue.all() {
             match core.expire(now) {
                 Ok((_, Some(due))) => {
                     next_due = Some(next_due.map_or(due, |known: TimestampNs| known.min(due)));
                 }
                 Ok((_, None)) => {}
-                Err(error) => tracing::warn!(stream = %core.name, %error, "cannot expire messages"),
+                Err(error) => {
+                    tracing::warn!(stream = %core.name, %error, "cannot expire messages");
+                    let retry = TimestampNs(now.0.saturating_add(EXPIRY_RETRY_NS));
+                    next_due = Some(next_due.map_or(retry, |known: TimestampNs| known.min(retry)));
+                }
             }
+        }
+        if let Some(due) = next_due {
+            self.shared.plan_expiry(due);
         }
         if self.shared.log_is_half_full() || self.shared.log_is_stuck() {
             self.checkpoint(Scope::All, wait)?;

@@ -192,8 +192,7 @@ impl Store {
             lsn = shared.log_control(&Op::StreamDelete { stream: core.id })?;
             catalogue.deleted.push((core.id, lsn));
         }
-        data.deleted = true;
-        core.drop_tail_of_deleted(&mut data);
+        core.mark_deleted(&mut data);
         drop(data);
         catalogue.by_name.remove(name);
         Ok(shared.queue.ticket(lsn))

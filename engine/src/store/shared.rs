@@ -1,14 +1,14 @@
 //! What all streams of a store share.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::options::StoreOptions;
 use crate::cache::Cache;
 use crate::format::op::Op;
-use crate::ids::{ConsumerId, Lsn, Seq, StreamId};
+use crate::ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
 use crate::io::Env;
 use crate::stream::core::{append_error, change_error};
 use crate::stream::{AppendError, ChangeError};
@@ -43,6 +43,8 @@ pub(crate) struct StoreShared {
     /// Set while checkpoints fail for lack of disk space.
     pub out_of_space: AtomicBool,
     pub wake: Wake,
+    /// When maintenance looks for messages that are too old, if nothing asks for it earlier.
+    expiry_at: AtomicI64,
     observers: RwLock<Arc<[Observer]>>,
     next_consumer: AtomicU64,
     /// Deleted consumers that no checkpoint holds.
@@ -113,6 +115,7 @@ impl StoreShared {
             refusals: AtomicU64::new(0),
             out_of_space: AtomicBool::new(false),
             wake: Wake::default(),
+            expiry_at: AtomicI64::new(i64::MAX),
             observers: RwLock::new(Arc::from([])),
             next_consumer: AtomicU64::new(next_consumer),
             deleted_consumers: Mutex::default(),
@@ -220,6 +223,23 @@ impl StoreShared {
                 self.tail_room.notify_all();
             }
         }
+    }
+
+    /// A message will be too old at `at`; wakes maintenance if it would look later.
+    pub fn expires_at(&self, at: TimestampNs) {
+        if self.plan_expiry(at) > at {
+            self.wake.ask();
+        }
+    }
+
+    /// Forgets what is planned. Whoever adds a message from here on asks maintenance himself.
+    pub fn begin_expiry(&self) {
+        self.expiry_at.store(i64::MAX, Ordering::Release);
+    }
+
+    /// Maintenance will look at `at`, unless it does so earlier; returns when it would have.
+    pub fn plan_expiry(&self, at: TimestampNs) -> TimestampNs {
+        TimestampNs(self.expiry_at.fetch_min(at.0, Ordering::AcqRel))
     }
 
     /// A new consumer's id.

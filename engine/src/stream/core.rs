@@ -95,6 +95,17 @@ impl StreamCore {
         self.lock().config.compression
     }
 
+    /// Empties the stream for whoever still has a handle.
+    pub fn mark_deleted(&self, data: &mut StreamData) {
+        data.deleted = true;
+        data.forget_messages();
+        self.drop_tail_of_deleted(data);
+        data.extents = Arc::default();
+        if !self.is_file() {
+            data.tail = Tail::starting_at(Seq(data.last_seq + 1));
+        }
+    }
+
     /// Gives back the RAM of a deleted stream's tail; while a checkpoint holds a part of it, that
     /// one does so at its end.
     pub fn drop_tail_of_deleted(&self, data: &mut StreamData) {
@@ -153,11 +164,11 @@ impl StreamCore {
             Verdict::Accept { trim_to } => trim_to,
         };
         let appended = self.accept(&mut data, append, id, now, trim_to, scratch)?;
-        // Maintenance knows when the oldest message is due; of an empty stream it knows nothing.
-        let first_to_age = data.msgs == 1 && data.config.age_max_ns.is_some();
+        // Behind an older message it is due later than that one, and nobody has to be told.
+        let due = data.expiry_of_first().filter(|_| data.msgs == 1);
         drop(data);
-        if first_to_age {
-            self.shared.wake.ask();
+        if let Some(due) = due {
+            self.shared.expires_at(due);
         }
         if !self.is_file() {
             self.shared.announce_memory(&self.gate, appended.seq);

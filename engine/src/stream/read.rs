@@ -425,7 +425,8 @@ impl StreamCore {
         {
             match extent.file.segment.first_seq_at_or_after(self.id, ts) {
                 Ok(Some(seq)) => {
-                    let seq = self.lock().tombstones.next_live(seq.0);
+                    let data = self.lock();
+                    let seq = data.tombstones.next_live(seq.0.max(data.first_seq));
                     return Ok(seq.min(visible + 1));
                 }
                 Ok(None) => {}

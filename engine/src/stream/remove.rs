@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use super::core::{StreamCore, ranges_of};
 use super::state::StreamData;
 use super::types::{ChangeError, PurgeRequest};
-use crate::config::Discard;
+use crate::config::{ConfigError, Discard};
 use crate::error::ReadError;
 use crate::format::op::Op;
 use crate::ids::{Lsn, Seq, TimestampNs};
+use crate::limits::FIRST_SEQ_MAX;
 use crate::subject::Filter;
 
 /// Messages removed per hold of the lock by background expiry.
@@ -93,11 +94,15 @@ impl StreamCore {
 
     /// Removes messages by filter, position or count.
     pub fn purge(&self, request: &PurgeRequest) -> Result<Removed, ChangeError> {
-        let last = self.lock().last_seq;
         let below = request.below.map_or(u64::MAX, |seq| seq.0);
-        let everything = request.filter.is_none() && request.keep.unwrap_or(0) == 0 && below > last;
-        if everything {
-            return self.trim_all(request.below);
+        if request.below.is_some() && below > FIRST_SEQ_MAX {
+            return Err(ConfigError::Invalid("the sequence to purge below is too large").into());
+        }
+        if request.filter.is_none()
+            && request.keep.unwrap_or(0) == 0
+            && let Some(removed) = self.trim_all(request.below)?
+        {
+            return Ok(removed);
         }
         let filter = request.filter.clone().unwrap_or_else(Filter::all);
         let mut victims: Vec<(u64, u32)> = self
@@ -114,16 +119,20 @@ impl StreamCore {
         self.remove(victims)
     }
 
-    /// Removes everything. A position behind the end also moves the end (T-05).
-    fn trim_all(&self, below: Option<Seq>) -> Result<Removed, ChangeError> {
+    /// Removes everything. A position behind the end also moves the end (T-05); `None` when it is
+    /// not behind the end.
+    fn trim_all(&self, below: Option<Seq>) -> Result<Option<Removed>, ChangeError> {
         let mut data = self.lock();
+        if below.is_some_and(|below| below.0 <= data.last_seq) {
+            return Ok(None);
+        }
         let first_seq = (data.last_seq + 1).max(below.map_or(0, |seq| seq.0));
         let (msgs, bytes) = (data.msgs, data.bytes);
         if first_seq == data.first_seq {
-            return Ok(Removed {
+            return Ok(Some(Removed {
                 msgs: 0,
                 lsn: data.last_lsn,
-            });
+            }));
         }
         let op = Op::Trim {
             stream: self.id,
@@ -138,7 +147,7 @@ impl StreamCore {
         if !self.is_file() {
             self.gate.raise(Seq(data.last_seq));
         }
-        Ok(Removed { msgs, lsn })
+        Ok(Some(Removed { msgs, lsn }))
     }
 
     /// Removes messages older than the stream's maximum age at `now`. Returns what was removed and
@@ -258,5 +267,45 @@ impl From<ChangeError> for ReadError {
             ChangeError::Read(error) => error,
             other => ReadError::io("", std::io::Error::other(other)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::StreamConfig;
+    use crate::io::Env;
+    use crate::io::sim::{SimClock, SimDisk};
+    use crate::store::{Store, StoreOptions, Threads};
+    use crate::stream::Append;
+
+    /// Messages that arrive between the question what to purge and the purge stay.
+    #[test]
+    fn a_position_that_the_stream_has_passed_is_not_a_purge_of_everything() {
+        let env = Env::simulated(&SimDisk::new(1), &SimClock::new(1), 1);
+        let options = StoreOptions {
+            threads: Threads::Manual,
+            ..StoreOptions::default()
+        };
+        let (store, _) = Store::open_in(env, Path::new("/data"), options).expect("a store");
+        let config = StreamConfig {
+            name: "S".into(),
+            ..StreamConfig::default()
+        };
+        let (stream, _) = store.create_stream(config).expect("a stream");
+        for _ in 0..3 {
+            let append = Append {
+                subject: b"s",
+                ..Append::default()
+            };
+            stream.append(&append).expect("accepted");
+        }
+        let removed = stream.core.trim_all(Some(Seq(3))).expect("logged");
+        assert_eq!(removed, None);
+        assert_eq!(stream.state().msgs, 3);
+        let removed = stream.core.trim_all(Some(Seq(4))).expect("logged");
+        assert_eq!(removed.map(|removed| removed.msgs), Some(3));
     }
 }

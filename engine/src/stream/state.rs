@@ -209,6 +209,25 @@ impl StreamData {
         self.tombstones.remove_below(self.first_seq);
     }
 
+    /// When the first message will be too old; `None` without one or without a maximum age.
+    pub fn expiry_of_first(&self) -> Option<TimestampNs> {
+        let age_max = i64::try_from(self.config.age_max_ns?).unwrap_or(i64::MAX);
+        let first = self.in_ram(self.first_seq)?;
+        Some(TimestampNs(first.ts.0.saturating_add(age_max)))
+    }
+
+    /// Makes nothing live any more; what the tail holds stays until it is replaced.
+    pub fn forget_messages(&mut self) {
+        if self.msgs > 0 {
+            self.note_removal(self.first_seq, self.last_seq);
+        }
+        (self.msgs, self.bytes) = (0, 0);
+        self.settle_first();
+        self.front.advance(self.first_seq);
+        self.priors.clear();
+        self.dedup = DedupWindow::default();
+    }
+
     /// Remembers what is known about a subject below the tail.
     pub fn keep_prior(&mut self, subject: Box<[u8]>, prior: Prior) {
         if self.priors.len() >= PRIORS_MAX {
