@@ -26,6 +26,7 @@ mod delivery;
 mod direct;
 mod engine_config;
 pub mod errors;
+pub mod fuzzing;
 pub mod json;
 pub mod limits;
 mod monitor;
