@@ -106,7 +106,7 @@ impl Running {
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         let varz: Value = serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()?;
-        varz["riverlog"]["store"]["syncs"].as_u64()
+        varz["store"]["syncs"].as_u64()
     }
 
     /// Stops the server gently, so that strace can write its report, and returns the counted syncs.
