@@ -171,6 +171,26 @@ fn num_pending_of_a_filtered_consumer_follows_eviction() {
     });
 }
 
+/// The same when the consumer asks in between and finds nothing.
+#[test]
+fn num_pending_after_the_waiting_messages_were_deleted() {
+    on_both(StreamConfig::default(), |f| {
+        for _ in 0..4 {
+            f.append("a");
+        }
+        let consumer = f.consumer(only("a"));
+        assert_eq!(next(&consumer), Some((1, 3)));
+        for seq in 2..=4 {
+            f.stream.delete(Seq(seq)).expect("deleted");
+        }
+        f.store.commit();
+        assert_eq!(next(&consumer), None);
+        assert_eq!(consumer.num_pending().expect("a count"), 0);
+        f.append("a");
+        assert_eq!(next(&consumer), Some((5, 0)));
+    });
+}
+
 #[test]
 fn a_consumer_continues_where_it_was_after_a_restart() {
     on_both(StreamConfig::default(), |f| {

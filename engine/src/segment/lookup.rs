@@ -1,6 +1,7 @@
 //! Finding blocks: the table as it is in memory, its pages, and what happens when they are damaged.
 
-use std::sync::{Arc, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -19,6 +20,62 @@ use crate::io::IoFile;
 
 /// Names the check that fails for a valid footer that is not the one the metadata log knows.
 const SEALED_FOOTER: &str = "footer of the sealed file";
+
+/// A file that remembers a read that the system failed.
+struct Watched {
+    file: Arc<dyn IoFile>,
+    failure: Mutex<Option<io::Error>>,
+}
+
+impl Watched {
+    fn new(file: Arc<dyn IoFile>) -> Watched {
+        Watched {
+            file,
+            failure: Mutex::new(None),
+        }
+    }
+
+    fn failure(self) -> Option<io::Error> {
+        self.failure
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl IoFile for Watched {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let read = self.file.read_at(buf, offset);
+        if let Err(error) = &read {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            *failure = Some(io::Error::new(error.kind(), error.to_string()));
+        }
+        read
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(buf, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.file.allocate(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn drop_cache(&self) {
+        self.file.drop_cache();
+    }
+}
 
 /// Why the block table gave no answer.
 pub(super) enum Miss {
@@ -268,11 +325,16 @@ impl Segment {
             %reason,
             "block table is damaged; reading the blocks to make it anew"
         );
-        let file = self.file()?;
-        let footer = self.read_footer(&*file).ok();
-        let table = rebuild::rebuild(&*file, self.identity, &self.manifest, footer.as_ref())
+        let file = Watched::new(self.file()?);
+        let footer = self.read_footer(&file).ok();
+        let table = rebuild::rebuild(&file, self.identity, &self.manifest, footer.as_ref())
             .map_err(|error| ReadError::io(&self.path, error))?;
-        Ok(self.keep(table))
+        let is_whole = table.holes.is_empty() && table.unknown.is_none();
+        match file.failure() {
+            // What the device refuses to read now it may read later: nothing is called lost for it.
+            Some(error) if !is_whole => Err(ReadError::io(&self.path, error)),
+            _ => Ok(self.keep(table)),
+        }
     }
 
     pub(super) fn extents_from_pages(
