@@ -13,7 +13,7 @@ use riverlog_engine::consumer::ConsumerConfig;
 use riverlog_engine::io::Env;
 use riverlog_engine::io::sim::{SimClock, SimDisk};
 use riverlog_engine::{
-    Append, Next, OpenError, ReadError, Seq, Store, Stream, StreamConfig, TimestampNs,
+    Append, Filter, Next, OpenError, ReadError, Seq, Store, Stream, StreamConfig, TimestampNs,
 };
 use support::model::ModelStream;
 use support::{Action, DIR, Pair, config, differences, readable_or_reported};
@@ -527,6 +527,49 @@ fn consumers_pass_over_damaged_messages() {
         assert_eq!(delivered, readable);
         assert_eq!(consumer.num_pending().expect("a count"), 0);
     }
+}
+
+/// With the index gone as well, nobody knows the subjects of damaged messages: an answer that one of
+/// them could change is an error, every other one is given.
+#[test]
+fn damage_without_an_index_is_never_passed_off_as_absence() {
+    let (disk, clock) = damaged_front(stream_config());
+    let disk = without(&disk, "idx/");
+    let (store, stream) = open_again(&disk, &clock);
+    let last = stream.last_by_subject(&Filter::new(b"s.0").expect("a filter"));
+    assert!(
+        matches!(&last, Ok(Some(found)) if found.seq == Seq(8)),
+        "{last:?}"
+    );
+    let other = Filter::new(b"s.other").expect("a filter");
+    assert!(matches!(
+        stream.last_by_subject(&other),
+        Err(ReadError::Corrupt(_))
+    ));
+    assert!(matches!(
+        stream.subjects(&Filter::all()),
+        Err(ReadError::Corrupt(_))
+    ));
+    let append = Append {
+        subject: b"s.other",
+        ..Append::default()
+    };
+    stream.append(&append).expect("accepted");
+    store.commit();
+    let last = stream.last_by_subject(&other);
+    assert!(
+        matches!(&last, Ok(Some(found)) if found.seq == Seq(9)),
+        "{last:?}"
+    );
+    while stream.get(stream.state().first_seq).is_err() {
+        let first = stream.state().first_seq;
+        assert!(stream.delete(first).expect("an answer").is_some());
+    }
+    store.commit();
+    let subjects = stream
+        .subjects(&Filter::all())
+        .expect("nothing damaged is live");
+    assert_eq!(subjects.len(), 2);
 }
 
 /// Metadata that is older than the log: whatever the operator gives up, sealed data is kept.

@@ -230,28 +230,26 @@ impl StreamCore {
         Ok(count)
     }
 
-    /// An error if live messages are missing in the index of a damaged file: an answer without
-    /// them would be wrong (I4).
-    fn check_whole(&self, extent: &Extent) -> Result<(), ReadError> {
-        if self.live_loss(extent)?.is_none() {
-            return Ok(());
-        }
-        extent.file.look_again()?;
-        match self.live_loss(extent)? {
-            None => Ok(()),
-            Some(_) if !self.lists(extent) => Ok(()),
-            Some(damage) => Err(ReadError::Corrupt(Box::new(damage))),
+    /// An error if live messages above `seq` are missing in the index of a damaged file: an answer
+    /// without them would be wrong (I4).
+    fn check_whole(&self, extent: &Extent, seq: u64) -> Result<(), ReadError> {
+        match self.live_loss(extent, seq)? {
+            Some(damage) if self.lists(extent) => Err(ReadError::Corrupt(Box::new(damage))),
+            _ => Ok(()),
         }
     }
 
-    fn live_loss(&self, extent: &Extent) -> Result<Option<Corrupt>, ReadError> {
+    fn live_loss(&self, extent: &Extent, above: u64) -> Result<Option<Corrupt>, ReadError> {
         let lost = match extent.file.lost(self.id) {
             Err(_) if !self.lists(extent) => return Ok(None),
             lost => lost?,
         };
+        if lost.is_empty() {
+            return Ok(None);
+        }
         let data = self.lock();
         let is_live = |damage: &Corrupt| {
-            let first = damage.first.0.max(extent.first);
+            let first = damage.first.0.max(extent.first).max(above + 1);
             data.live_in(first, damage.last.0.min(extent.last)) > 0
         };
         Ok(lost.into_iter().find(is_live))
@@ -307,32 +305,43 @@ impl StreamCore {
             }
         }
         for extent in layout.extents.iter().rev() {
-            self.check_whole(extent)?;
-            if let Some(subject) = filter.literal() {
-                let wanted = |seq: u64| seq <= visible && self.lock().is_live(seq);
-                match extent.file.last_of_subject(self.id, subject, &wanted) {
-                    Ok(Some(seq)) => return Ok(Some(seq)),
-                    Ok(None) => {}
-                    Err(error) if self.lists(extent) => return Err(error),
-                    Err(_) => {}
-                }
-                continue;
+            let mut found = self.last_in_file(extent, filter, visible)?;
+            if self.live_loss(extent, found.unwrap_or(0))?.is_some() {
+                // A lost message might be the one: the index may be better now.
+                extent.file.look_again()?;
+                found = self.last_in_file(extent, filter, visible)?;
+                self.check_whole(extent, found.unwrap_or(0))?;
             }
-            let seqs = match self.resolve(std::slice::from_ref(filter), &extent.file) {
-                Ok(seqs) => seqs,
-                Err(error) if self.lists(extent) => return Err(error),
-                Err(_) => continue,
-            };
-            let data = self.lock();
-            if let Some(seq) = seqs
-                .iter()
-                .rev()
-                .find(|seq| *seq <= visible && data.is_live(*seq))
-            {
-                return Ok(Some(seq));
+            if found.is_some() {
+                return Ok(found);
             }
         }
         Ok(None)
+    }
+
+    fn last_in_file(
+        &self,
+        extent: &Extent,
+        filter: &Filter,
+        visible: u64,
+    ) -> Result<Option<u64>, ReadError> {
+        let found = match filter.literal() {
+            Some(subject) => {
+                let wanted = |seq: u64| seq <= visible && self.lock().is_live(seq);
+                extent.file.last_of_subject(self.id, subject, &wanted)
+            }
+            None => self
+                .resolve(std::slice::from_ref(filter), &extent.file)
+                .map(|seqs| {
+                    let data = self.lock();
+                    let wanted = |seq: &u64| *seq <= visible && data.is_live(*seq);
+                    seqs.iter().rev().find(wanted)
+                }),
+        };
+        match found {
+            Err(_) if !self.lists(extent) => Ok(None),
+            found => found,
+        }
     }
 
     /// Live, durable messages per matching subject, in subject order.
@@ -374,7 +383,10 @@ impl StreamCore {
     ) -> Result<BTreeMap<Bytes, Vec<(u64, u32)>>, ReadError> {
         let extents = self.lock().extents.clone();
         for extent in extents.iter() {
-            self.check_whole(extent)?;
+            if self.live_loss(extent, 0)?.is_some() {
+                extent.file.look_again()?;
+                self.check_whole(extent, 0)?;
+            }
         }
         self.known_seqs(filter)
     }
