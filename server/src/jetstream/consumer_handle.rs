@@ -42,6 +42,7 @@ pub(crate) struct ConsumerHandle {
     config: RwLock<Arc<ConsumerConfig>>,
     shared: Weak<Shared>,
     armed: Armed,
+    flush_timer: Arc<FlushTimer>,
     /// Whether a delivery task runs, and whether it has to look again: at most one runs.
     running: AtomicU8,
     /// Listed with the stream to be woken by new messages.
@@ -70,7 +71,7 @@ impl ConsumerHandle {
         config: ConsumerConfig,
     ) -> Arc<ConsumerHandle> {
         let ack_prefix = format!("$JS.ACK.{}.{}.", stream.name, engine.name());
-        Arc::new(ConsumerHandle {
+        Arc::new_cyclic(|this| ConsumerHandle {
             name: engine.name().into(),
             engine,
             waiting: Mutex::default(),
@@ -81,6 +82,10 @@ impl ConsumerHandle {
             config: RwLock::new(Arc::new(config)),
             shared: Arc::downgrade(shared),
             armed: Armed::default(),
+            flush_timer: Arc::new(FlushTimer {
+                armed: Armed::default(),
+                consumer: Weak::clone(this),
+            }),
             running: AtomicU8::new(IDLE),
             hungry: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
@@ -125,11 +130,12 @@ impl ConsumerHandle {
         }
     }
 
-    /// When delivery marks go to the log at the latest.
-    pub fn flush_at(&self) -> Option<TimestampNs> {
-        Some(self.flush_at.load(Ordering::Relaxed))
-            .filter(|at| *at != i64::MAX)
-            .map(TimestampNs)
+    /// Has the delivery task run when delivery marks have to go to the log, if there are any.
+    pub fn arm_flush(&self, shared: &Shared) {
+        let at = self.flush_at.load(Ordering::Relaxed);
+        if at != i64::MAX {
+            shared.timers.arm(&self.flush_timer, TimestampNs(at));
+        }
     }
 
     /// Whether delivery marks have to go to the log now; they count as logged then.
@@ -266,6 +272,25 @@ impl ConsumerHandle {
     pub fn arm(self: &Arc<Self>, shared: &Shared, at: Option<TimestampNs>) {
         if let Some(at) = at {
             shared.timers.arm(self, at);
+        }
+    }
+}
+
+/// The timer for delivery marks. It is apart from the one for deadlines: taking turns, a near and a
+/// far deadline would leave an entry for the far one behind each time.
+struct FlushTimer {
+    armed: Armed,
+    consumer: Weak<ConsumerHandle>,
+}
+
+impl Timed for FlushTimer {
+    fn armed(&self) -> &Armed {
+        &self.armed
+    }
+
+    fn fire(self: Arc<Self>) {
+        if let Some(consumer) = self.consumer.upgrade() {
+            consumer.schedule();
         }
     }
 }

@@ -93,7 +93,7 @@ fn rest(
             tracing::debug!(consumer = %consumer.name, %error, "delivery marks not logged");
         }
     } else {
-        consumer.arm(shared, consumer.flush_at());
+        consumer.arm_flush(shared);
     }
     if config.ack_policy != AckPolicy::None || config.pause_until.is_some() {
         consumer.arm(shared, consumer.engine.next_deadline());
