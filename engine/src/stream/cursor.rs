@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use roaring::RoaringTreemap;
+
 use super::core::StreamCore;
 use super::read::Resolved;
 use super::snapshot::{put_consumer, put_consumer_config};
@@ -50,6 +52,8 @@ pub(crate) struct ConsumerData {
     /// Drained batches the log has not taken, oldest first.
     unlogged: VecDeque<Vec<u8>>,
     events_since_log: u32,
+    /// Acknowledged messages that could not be removed from the stream yet.
+    overdue: RoaringTreemap,
     pub last_lsn: Lsn,
     pub dirty_since: Option<Lsn>,
     pub config_dirty: bool,
@@ -123,6 +127,7 @@ impl ConsumerCore {
                 first_seq: 0,
                 unlogged: VecDeque::new(),
                 events_since_log: 0,
+                overdue: RoaringTreemap::new(),
                 last_lsn: Lsn(0),
                 dirty_since: None,
                 config_dirty: true,
@@ -375,7 +380,7 @@ impl ConsumerCore {
         let num_pending = before.saturating_sub(1);
         if ack == AckPolicy::None {
             // Delivered counts as acknowledged (T-68).
-            if let Err(error) = stream.release(&Acked::One(seq)) {
+            if let Err(error) = self.release(stream, &Acked::One(seq)) {
                 tracing::warn!(stream = %stream.name, %seq, %error, "a delivered message stays");
             }
         }
@@ -458,12 +463,46 @@ impl ConsumerCore {
                 return Err(ChangeError::NotFound);
             }
             let outcome = change(&mut data.state);
-            (outcome, self.log_events(&stream, &mut data)?)
+            match self.log_events(&stream, &mut data) {
+                Ok(lsn) => (outcome, lsn),
+                Err(error) => {
+                    // It is acknowledged all the same, and will be said so with the next event.
+                    if let AckOutcome::Applied(acked) = &outcome {
+                        data.note_overdue(acked);
+                    }
+                    return Err(error);
+                }
+            }
         };
+        if let Some(released) = self.release_overdue(&stream)? {
+            lsn = lsn.max(released);
+        }
         if let AckOutcome::Applied(acked) = &outcome {
-            lsn = lsn.max(stream.release(acked)?);
+            lsn = lsn.max(self.release(&stream, acked)?);
         }
         Ok(AckResult { outcome, lsn })
+    }
+
+    /// Removes from the stream what nobody needs any more; what could not be removed is kept in
+    /// mind, because the consumer itself will not hear of it again.
+    fn release(&self, stream: &StreamCore, acked: &Acked) -> Result<Lsn, ChangeError> {
+        let released = stream.release(acked);
+        if released.is_err() {
+            self.lock().note_overdue(acked);
+        }
+        released
+    }
+
+    /// Tries again what an earlier [`ConsumerCore::release`] could not remove.
+    fn release_overdue(&self, stream: &StreamCore) -> Result<Option<Lsn>, ChangeError> {
+        let overdue = {
+            let mut data = self.lock();
+            if data.overdue.is_empty() {
+                return Ok(None);
+            }
+            std::mem::take(&mut data.overdue)
+        };
+        self.release(stream, &Acked::Many(overdue)).map(Some)
     }
 
     /// Takes back a delivery that reached nobody.
@@ -584,6 +623,16 @@ impl ConsumerData {
     pub fn touched(&mut self, lsn: Lsn) {
         self.last_lsn = lsn;
         self.dirty_since.get_or_insert(lsn);
+    }
+
+    fn note_overdue(&mut self, acked: &Acked) {
+        match acked {
+            Acked::Nothing => {}
+            Acked::One(seq) => {
+                self.overdue.insert(seq.0);
+            }
+            Acked::Many(seqs) => self.overdue |= seqs,
+        }
     }
 
     pub fn filters(&self) -> &Arc<[Filter]> {
