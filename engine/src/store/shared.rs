@@ -154,10 +154,16 @@ impl StoreShared {
     }
 
     /// Logs an operation that is no append. It may use the log's reserve, and does not wait for
-    /// room in the queue: what it stands for frees space or is small.
+    /// room in the queue: what it stands for frees space or is small. When the reserve is used up
+    /// as well it is refused until a checkpoint has freed some of the log.
     pub fn log_control(&self, op: &Op<'_>) -> Result<Lsn, ChangeError> {
         match self.queue.room(Class::Control) {
-            Ok(()) | Err(EnqueueError::Full) => {}
+            Ok(()) => {}
+            Err(EnqueueError::Full) if self.queue.log_has_room() => {}
+            Err(EnqueueError::Full) => {
+                self.wake.ask();
+                return Err(ChangeError::NoSpace);
+            }
             Err(error) => return Err(change_error(error)),
         }
         self.queue

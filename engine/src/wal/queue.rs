@@ -238,6 +238,13 @@ impl CommitQueue {
         Err(EnqueueError::NoSpace)
     }
 
+    /// Whether the log can take what is queued and one more operation, its reserve included. Past
+    /// that only a release helps, and a checkpoint that waits for the queue would wait for ever.
+    pub fn log_has_room(&self) -> bool {
+        let enqueued = self.enqueued_bytes.load(Ordering::Acquire);
+        enqueued < self.log_limit_bytes.load(Ordering::Acquire)
+    }
+
     /// Blocks while the answer of [`CommitQueue::room`] is `Full`. Not for manual mode, where the
     /// caller itself has to pump the committer.
     pub fn wait_room(&self, class: Class) -> Result<(), EnqueueError> {
