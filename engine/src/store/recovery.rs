@@ -290,18 +290,10 @@ fn apply_to_stream(data: &mut StreamData, op: &Op<'_>, seed: u64) -> Result<(), 
                 .then(|| IdHash::of(seed, record.msg_id));
             data.apply_append(record, size, id);
         }
-        Op::Remove {
-            ranges,
-            msgs,
-            bytes,
-            ..
-        } => data.apply_remove(ranges, *msgs, *bytes),
+        Op::Remove { ranges, bytes, .. } => data.apply_remove(ranges, *bytes),
         Op::Trim {
-            first_seq,
-            msgs,
-            bytes,
-            ..
-        } => data.apply_trim(first_seq.0, *msgs, *bytes),
+            first_seq, bytes, ..
+        } => data.apply_trim(first_seq.0, *bytes),
         Op::Skip { last_seq, .. } => data.apply_skip(last_seq.0),
         _ => {}
     }

@@ -16,6 +16,7 @@ use crate::error::Stopped;
 use crate::format::op::{Op, SeqRange};
 use crate::format::record::{Record, record_crc};
 use crate::ids::{Lsn, Seq, StreamId, TimestampNs};
+use crate::invariants;
 use crate::limits::{MESSAGE_BYTES_MAX, MSG_ID_BYTES_MAX, SUBJECT_BYTES_MAX};
 use crate::store::shared::StoreShared;
 use crate::subject;
@@ -218,17 +219,18 @@ impl StreamCore {
             totals: removal_totals(data, trim_to, seq, size),
         };
         let lsn = self.log_append(&record, &removal)?;
-        let (trim_msgs, trim_bytes) = removal_totals(data, trim_to, seq, size);
+        let (_, trim_bytes) = removal_totals(data, trim_to, seq, size);
         let ram_before = data.tail.ram_bytes();
         data.apply_append(&record, size, id);
         if let Some(first) = trim_to {
-            data.apply_trim(first, trim_msgs, trim_bytes);
+            data.apply_trim(first, trim_bytes);
         } else if !scratch.ranges.is_empty() {
             let exact = data.removal_epoch;
-            data.apply_remove(&scratch.ranges, scratch.victims.len() as u64, freed);
+            data.apply_remove(&scratch.ranges, freed);
             data.refresh_prior(subject, exact);
         }
         data.front_advance();
+        invariants::debug_check(data);
         self.shared
             .tail_ram_changed(ram_before, data.tail.ram_bytes());
         if let Some((first, last)) = lsn {

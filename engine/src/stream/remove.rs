@@ -9,6 +9,7 @@ use crate::config::{ConfigError, Discard};
 use crate::error::ReadError;
 use crate::format::op::Op;
 use crate::ids::{Lsn, Seq, TimestampNs};
+use crate::invariants;
 use crate::limits::FIRST_SEQ_MAX;
 use crate::subject::Filter;
 
@@ -80,7 +81,7 @@ impl StreamCore {
         };
         let lsn = self.log(&mut data, &op)?;
         let ram_before = data.tail.ram_bytes();
-        data.apply_remove(&ranges, msgs, bytes);
+        data.apply_remove(&ranges, bytes);
         self.settle(&mut data, ram_before);
         Ok(Removed { msgs, lsn })
     }
@@ -88,6 +89,7 @@ impl StreamCore {
     fn settle(&self, data: &mut StreamData, ram_before: u64) {
         let first = data.first_seq;
         data.front.advance(first);
+        invariants::debug_check(data);
         self.shared
             .tail_ram_changed(ram_before, data.tail.ram_bytes());
     }
@@ -142,7 +144,7 @@ impl StreamCore {
         };
         let lsn = self.log(&mut data, &op)?;
         let ram_before = data.tail.ram_bytes();
-        data.apply_trim(first_seq, msgs, bytes);
+        data.apply_trim(first_seq, bytes);
         self.settle(&mut data, ram_before);
         if !self.is_file() {
             self.gate.raise(Seq(data.last_seq));

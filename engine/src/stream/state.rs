@@ -138,8 +138,9 @@ impl StreamData {
         }
     }
 
-    /// Removes sequences; counts are those of the live messages among them.
-    pub fn apply_remove(&mut self, ranges: &[SeqRange], msgs: u64, bytes: u64) {
+    /// Removes sequences; `bytes` is the accounted size of the live messages among them. They are
+    /// counted here: after a salvage some of them may be missing.
+    pub fn apply_remove(&mut self, ranges: &[SeqRange], bytes: u64) {
         for range in ranges {
             let (first, count) = (range.first.0, range.count);
             // A range outside the stream has nothing to remove: nothing may grow from it.
@@ -150,6 +151,7 @@ impl StreamData {
             if first >= end {
                 continue;
             }
+            self.msgs = self.msgs.saturating_sub(self.live_in(first, end - 1));
             if first == self.first_seq {
                 self.first_seq = end;
             } else {
@@ -162,21 +164,21 @@ impl StreamData {
             }
             self.note_removal(first, end - 1);
         }
-        self.msgs = self.msgs.saturating_sub(msgs);
         self.bytes = self.bytes.saturating_sub(bytes);
         self.settle_first();
     }
 
     /// Removes everything below `first_seq`.
-    pub fn apply_trim(&mut self, first_seq: u64, msgs: u64, bytes: u64) {
+    pub fn apply_trim(&mut self, first_seq: u64, bytes: u64) {
         if first_seq <= self.first_seq {
             return;
         }
         self.note_removal(self.first_seq, first_seq - 1);
+        let gone = self.live_in(self.first_seq, first_seq - 1);
+        self.msgs = self.msgs.saturating_sub(gone);
         self.first_seq = first_seq;
         self.last_seq = self.last_seq.max(first_seq - 1);
         self.tail.remove_below(first_seq);
-        self.msgs = self.msgs.saturating_sub(msgs);
         self.bytes = self.bytes.saturating_sub(bytes);
         self.settle_first();
     }
@@ -200,6 +202,8 @@ impl StreamData {
     /// Moves `first_seq` onto a live message, or behind the last sequence.
     fn settle_first(&mut self) {
         self.first_seq = if self.msgs == 0 {
+            // Sizes of damaged messages may have been estimates.
+            self.bytes = 0;
             self.last_seq + 1
         } else {
             self.tombstones
