@@ -16,26 +16,23 @@ use super::catalogue::Catalogue;
 use super::error::CheckpointError;
 use super::keys::{self, kind};
 use super::layout::Layout;
+use super::share::{Share, freeze};
 use super::shared::StoreShared;
+use super::stored::{Counters, encode_manifest};
 use crate::cache::FileKey;
 use crate::config::Compression;
-use crate::format::cursor::Cursor;
 use crate::format::file_header::FileKind;
-use crate::format::{FormatError, varint};
 use crate::ids::{ConsumerId, Lsn, SegmentId, Seq, StreamId, TimestampNs};
 use crate::index::{RunWriter, compare_subjects};
 use crate::io::Io;
 use crate::meta::{MetaBatch, MetaLog};
 use crate::segment::{Codec, ExtentInfo, SealedSegment, Segment, SegmentManifest, SegmentWriter};
 use crate::stream::core::StreamCore;
-use crate::stream::cursor::ConsumerCore;
 use crate::stream::extent::{Extent, SealedFile};
 use crate::stream::file_index::IndexPlace;
-use crate::stream::snapshot::Positions;
-use crate::stream::tail::Tail;
 
 /// Tails of at least this many bytes get a file of their own; smaller ones share one.
-const OWN_FILE_BYTES_MIN: u64 = 1 << 20;
+pub(super) const OWN_FILE_BYTES_MIN: u64 = 1 << 20;
 
 /// Performs checkpoints; owned by whoever does maintenance.
 pub(crate) struct Checkpointer {
@@ -51,21 +48,6 @@ pub(crate) struct Checkpointer {
     in_doubt: Vec<SegmentId>,
     /// Times of the youngest id in each stored batch of message ids.
     dedup_batches: BTreeMap<StreamId, BTreeMap<u64, TimestampNs>>,
-}
-
-/// A stream's share of a checkpoint.
-struct Share {
-    core: Arc<StreamCore>,
-    applied: Lsn,
-    positions: Vec<u8>,
-    config: Option<Vec<u8>>,
-    tombstones: Vec<(u64, Option<Vec<u8>>)>,
-    dedup: Option<(Vec<u8>, TimestampNs)>,
-    frozen: Option<Arc<Tail>>,
-    /// Files in which nothing of the stream is live.
-    dead: BTreeSet<SegmentId>,
-    sealed: Option<Extent>,
-    consumers: Vec<(Arc<ConsumerCore>, Lsn, Vec<u8>)>,
 }
 
 /// Which streams a checkpoint covers.
@@ -521,33 +503,6 @@ pub(crate) fn open_file(
     SealedFile::new(segment, index)
 }
 
-/// The stored form of a manifest.
-fn encode_manifest(manifest: &SegmentManifest) -> Vec<u8> {
-    let mut out = vec![1];
-    varint::encode(manifest.file_bytes, &mut out);
-    out.extend_from_slice(&manifest.footer_digest.to_le_bytes());
-    out
-}
-
-/// Reads the stored form of a manifest.
-pub(crate) fn decode_manifest(id: SegmentId, bytes: &[u8]) -> Result<SegmentManifest, FormatError> {
-    let mut input = Cursor::new(bytes);
-    match input.u8()? {
-        1 => {}
-        found => {
-            return Err(FormatError::UnknownKind {
-                what: "segment manifest",
-                found,
-            });
-        }
-    }
-    Ok(SegmentManifest {
-        id,
-        file_bytes: input.varint()?,
-        footer_digest: input.u64()?,
-    })
-}
-
 /// Last position before a stream's first operation that is not in a checkpoint.
 fn before_dirty(core: &StreamCore, assigned: Lsn) -> Lsn {
     let mut oldest = core.lock().dirty_since;
@@ -559,232 +514,6 @@ fn before_dirty(core: &StreamCore, assigned: Lsn) -> Lsn {
         };
     }
     oldest.map_or(assigned, |lsn| Lsn(lsn.0.saturating_sub(1)))
-}
-
-/// Takes a stream's changes; `None` when there are none, or the scope leaves them.
-fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
-    let consumers: Vec<Arc<ConsumerCore>> = core.lock_consumers().values().cloned().collect();
-    let consumers_dirty = consumers.iter().any(|consumer| {
-        let data = consumer.lock();
-        data.dirty_since.is_some() || data.state.has_events()
-    });
-    let mut data = core.lock();
-    if data.deleted {
-        return None;
-    }
-    let dirty = data.dirty_since.is_some() || data.config_dirty || consumers_dirty;
-    let wanted = match scope {
-        Scope::All => dirty,
-        Scope::LargeTails => data.tail.ram_bytes() >= OWN_FILE_BYTES_MIN,
-    };
-    if !wanted {
-        return None;
-    }
-    debug_assert!(data.frozen.is_none(), "one checkpoint at a time");
-    let next = Seq(data.last_seq + 1);
-    let frozen = Arc::new(std::mem::replace(&mut data.tail, Tail::starting_at(next)));
-    let has_messages = frozen.live() > 0;
-    data.frozen = has_messages.then(|| frozen.clone());
-    data.layout_epoch += 1;
-    data.priors.clear();
-    let dead = data
-        .extents
-        .iter()
-        .filter(|extent| data.live_in(extent.first, extent.last) == 0)
-        .map(|extent| extent.file.id)
-        .collect();
-    let config = data.config_dirty.then(|| {
-        let mut value = data.created.0.to_le_bytes().to_vec();
-        data.config.encode(&mut value);
-        value
-    });
-    data.config_dirty = false;
-    let share = Share {
-        core: core.clone(),
-        applied: data.last_lsn,
-        positions: Positions::of(&data).encode(),
-        config,
-        tombstones: data.tombstones.take_dirty(),
-        dedup: data.dedup.take_unsaved(),
-        frozen: Some(frozen),
-        dead,
-        sealed: None,
-        consumers: Vec::new(),
-    };
-    drop(data);
-    Some(share.with_consumers(consumers))
-}
-
-impl Share {
-    fn with_consumers(mut self, consumers: Vec<Arc<ConsumerCore>>) -> Share {
-        for consumer in consumers {
-            if let Some((applied, value)) = consumer.freeze() {
-                self.consumers.push((consumer, applied, value));
-            }
-        }
-        self
-    }
-
-    /// The list of extents after this checkpoint.
-    fn extents_value(&self) -> Vec<u8> {
-        let old = self.core.lock().extents.clone();
-        let mut out = vec![1];
-        let kept = old
-            .iter()
-            .filter(|extent| !self.dead.contains(&extent.file.id));
-        for extent in kept.chain(&self.sealed) {
-            for number in [
-                extent.file.id.0,
-                extent.first,
-                extent.last,
-                extent.msgs,
-                extent.bytes,
-            ] {
-                varint::encode(number, &mut out);
-            }
-            out.extend_from_slice(&extent.first_ts.to_le_bytes());
-            out.extend_from_slice(&extent.last_ts.to_le_bytes());
-        }
-        out
-    }
-
-    /// Puts everything back after a failure: the tail, and what was marked as saved.
-    fn thaw(self) {
-        let mut data = self.core.lock();
-        data.tombstones
-            .mark_dirty(self.tombstones.iter().map(|(container, _)| *container));
-        if let Some((ids, _)) = &self.dedup {
-            data.dedup.unsave(ids);
-        }
-        data.config_dirty |= self.config.is_some();
-        data.frozen = None;
-        if let Some(frozen) = &self.frozen {
-            let live: Vec<bool> = frozen.iter_from(0).map(|m| data.is_live(m.seq.0)).collect();
-            let before = frozen.ram_bytes() + data.tail.ram_bytes();
-            data.tail.prepend(frozen, &live);
-            self.core
-                .shared
-                .tail_ram_changed(before, data.tail.ram_bytes());
-        }
-        data.layout_epoch += 1;
-        data.priors.clear();
-        self.core.drop_tail_of_deleted(&mut data);
-        drop(data);
-        for (consumer, _, _) in &self.consumers {
-            consumer.lock().config_dirty = true;
-        }
-    }
-
-    /// Makes the new layout current.
-    fn install(self, shared: &StoreShared) {
-        let mut data = self.core.lock();
-        if !data.deleted && (self.sealed.is_some() || !self.dead.is_empty()) {
-            let kept = data
-                .extents
-                .iter()
-                .filter(|e| !self.dead.contains(&e.file.id))
-                .cloned();
-            data.extents = Arc::new(kept.chain(self.sealed).collect());
-        }
-        data.frozen = None;
-        data.layout_epoch += 1;
-        data.priors.clear();
-        let newer = data.last_lsn > self.applied;
-        data.dirty_since = newer.then(|| Lsn(self.applied.0 + 1));
-        self.core.drop_tail_of_deleted(&mut data);
-        drop(data);
-        if let Some(frozen) = &self.frozen {
-            shared.tail_ram_changed(frozen.ram_bytes(), 0);
-        }
-        for (consumer, applied, _) in &self.consumers {
-            let mut data = consumer.lock();
-            let newer = data.last_lsn > *applied;
-            data.dirty_since = newer.then(|| Lsn(applied.0 + 1));
-        }
-    }
-}
-
-/// Numbers that concern the whole store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Counters {
-    pub next_stream: u64,
-    pub next_consumer: u64,
-    pub next_segment: u64,
-    /// Every operation up to here is contained in the metadata and the sealed files.
-    pub checkpoint: Lsn,
-}
-
-impl Counters {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![1];
-        for number in [
-            self.next_stream,
-            self.next_consumer,
-            self.next_segment,
-            self.checkpoint.0,
-        ] {
-            varint::encode(number, &mut out);
-        }
-        out
-    }
-
-    pub fn decode(bytes: &[u8]) -> Result<Counters, FormatError> {
-        let mut input = Cursor::new(bytes);
-        match input.u8()? {
-            1 => {}
-            found => {
-                return Err(FormatError::UnknownKind {
-                    what: "store counters",
-                    found,
-                });
-            }
-        }
-        Ok(Counters {
-            next_stream: input.varint()?,
-            next_consumer: input.varint()?,
-            next_segment: input.varint()?,
-            checkpoint: Lsn(input.varint()?),
-        })
-    }
-}
-
-/// Reads a stored list of extents: file, then the numbers in their stored order.
-pub(crate) fn decode_extents(bytes: &[u8]) -> Result<Vec<StoredExtent>, FormatError> {
-    let mut input = Cursor::new(bytes);
-    match input.u8()? {
-        1 => {}
-        found => {
-            return Err(FormatError::UnknownKind {
-                what: "extent list",
-                found,
-            });
-        }
-    }
-    let mut extents = Vec::new();
-    while !input.rest().is_empty() {
-        extents.push(StoredExtent {
-            file: SegmentId(input.varint()?),
-            first: input.varint()?,
-            last: input.varint()?,
-            msgs: input.varint()?,
-            bytes: input.varint()?,
-            first_ts: input.i64()?,
-            last_ts: input.i64()?,
-        });
-    }
-    Ok(extents)
-}
-
-/// One stored extent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StoredExtent {
-    pub file: SegmentId,
-    pub first: u64,
-    pub last: u64,
-    pub msgs: u64,
-    pub bytes: u64,
-    pub first_ts: i64,
-    pub last_ts: i64,
 }
 
 /// Whether the last attempt failed for lack of space; resets the mark.

@@ -10,7 +10,9 @@ mod maintenance;
 mod open;
 mod options;
 mod recovery;
+mod share;
 pub(crate) mod shared;
+mod stored;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

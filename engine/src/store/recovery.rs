@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::checkpoint::{Counters, StoredExtent, decode_extents, decode_manifest};
 use super::keys::{self, StreamKey, kind};
+use super::stored::{Counters, StoredExtent, decode_extents, decode_manifest};
 use crate::config::StreamConfig;
 use crate::consumer::ConsumerState;
 use crate::format::FormatError;

@@ -1,0 +1,173 @@
+//! A stream's share of a checkpoint: taken under the stream's lock, written without it, then made
+//! current or put back.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::checkpoint::{OWN_FILE_BYTES_MIN, Scope};
+use super::shared::StoreShared;
+use crate::format::varint;
+use crate::ids::{Lsn, SegmentId, Seq, TimestampNs};
+use crate::stream::core::StreamCore;
+use crate::stream::cursor::ConsumerCore;
+use crate::stream::extent::Extent;
+use crate::stream::snapshot::Positions;
+use crate::stream::tail::Tail;
+
+/// A stream's share of a checkpoint.
+pub(super) struct Share {
+    pub core: Arc<StreamCore>,
+    pub applied: Lsn,
+    pub positions: Vec<u8>,
+    pub config: Option<Vec<u8>>,
+    pub tombstones: Vec<(u64, Option<Vec<u8>>)>,
+    pub dedup: Option<(Vec<u8>, TimestampNs)>,
+    pub frozen: Option<Arc<Tail>>,
+    /// Files in which nothing of the stream is live.
+    pub dead: BTreeSet<SegmentId>,
+    pub sealed: Option<Extent>,
+    pub consumers: Vec<(Arc<ConsumerCore>, Lsn, Vec<u8>)>,
+}
+
+/// Takes a stream's changes; `None` when there are none, or the scope leaves them.
+pub(super) fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
+    let consumers: Vec<Arc<ConsumerCore>> = core.lock_consumers().values().cloned().collect();
+    let consumers_dirty = consumers.iter().any(|consumer| {
+        let data = consumer.lock();
+        data.dirty_since.is_some() || data.state.has_events()
+    });
+    let mut data = core.lock();
+    if data.deleted {
+        return None;
+    }
+    let dirty = data.dirty_since.is_some() || data.config_dirty || consumers_dirty;
+    let wanted = match scope {
+        Scope::All => dirty,
+        Scope::LargeTails => data.tail.ram_bytes() >= OWN_FILE_BYTES_MIN,
+    };
+    if !wanted {
+        return None;
+    }
+    debug_assert!(data.frozen.is_none(), "one checkpoint at a time");
+    let next = Seq(data.last_seq + 1);
+    let frozen = Arc::new(std::mem::replace(&mut data.tail, Tail::starting_at(next)));
+    let has_messages = frozen.live() > 0;
+    data.frozen = has_messages.then(|| frozen.clone());
+    data.layout_epoch += 1;
+    data.priors.clear();
+    let dead = data
+        .extents
+        .iter()
+        .filter(|extent| data.live_in(extent.first, extent.last) == 0)
+        .map(|extent| extent.file.id)
+        .collect();
+    let config = data.config_dirty.then(|| {
+        let mut value = data.created.0.to_le_bytes().to_vec();
+        data.config.encode(&mut value);
+        value
+    });
+    data.config_dirty = false;
+    let share = Share {
+        core: core.clone(),
+        applied: data.last_lsn,
+        positions: Positions::of(&data).encode(),
+        config,
+        tombstones: data.tombstones.take_dirty(),
+        dedup: data.dedup.take_unsaved(),
+        frozen: Some(frozen),
+        dead,
+        sealed: None,
+        consumers: Vec::new(),
+    };
+    drop(data);
+    Some(share.with_consumers(consumers))
+}
+
+impl Share {
+    pub fn with_consumers(mut self, consumers: Vec<Arc<ConsumerCore>>) -> Share {
+        for consumer in consumers {
+            if let Some((applied, value)) = consumer.freeze() {
+                self.consumers.push((consumer, applied, value));
+            }
+        }
+        self
+    }
+
+    /// The list of extents after this checkpoint.
+    pub fn extents_value(&self) -> Vec<u8> {
+        let old = self.core.lock().extents.clone();
+        let mut out = vec![1];
+        let kept = old
+            .iter()
+            .filter(|extent| !self.dead.contains(&extent.file.id));
+        for extent in kept.chain(&self.sealed) {
+            for number in [
+                extent.file.id.0,
+                extent.first,
+                extent.last,
+                extent.msgs,
+                extent.bytes,
+            ] {
+                varint::encode(number, &mut out);
+            }
+            out.extend_from_slice(&extent.first_ts.to_le_bytes());
+            out.extend_from_slice(&extent.last_ts.to_le_bytes());
+        }
+        out
+    }
+
+    /// Puts everything back after a failure: the tail, and what was marked as saved.
+    pub fn thaw(self) {
+        let mut data = self.core.lock();
+        data.tombstones
+            .mark_dirty(self.tombstones.iter().map(|(container, _)| *container));
+        if let Some((ids, _)) = &self.dedup {
+            data.dedup.unsave(ids);
+        }
+        data.config_dirty |= self.config.is_some();
+        data.frozen = None;
+        if let Some(frozen) = &self.frozen {
+            let live: Vec<bool> = frozen.iter_from(0).map(|m| data.is_live(m.seq.0)).collect();
+            let before = frozen.ram_bytes() + data.tail.ram_bytes();
+            data.tail.prepend(frozen, &live);
+            self.core
+                .shared
+                .tail_ram_changed(before, data.tail.ram_bytes());
+        }
+        data.layout_epoch += 1;
+        data.priors.clear();
+        self.core.drop_tail_of_deleted(&mut data);
+        drop(data);
+        for (consumer, _, _) in &self.consumers {
+            consumer.lock().config_dirty = true;
+        }
+    }
+
+    /// Makes the new layout current.
+    pub fn install(self, shared: &StoreShared) {
+        let mut data = self.core.lock();
+        if !data.deleted && (self.sealed.is_some() || !self.dead.is_empty()) {
+            let kept = data
+                .extents
+                .iter()
+                .filter(|e| !self.dead.contains(&e.file.id))
+                .cloned();
+            data.extents = Arc::new(kept.chain(self.sealed).collect());
+        }
+        data.frozen = None;
+        data.layout_epoch += 1;
+        data.priors.clear();
+        let newer = data.last_lsn > self.applied;
+        data.dirty_since = newer.then(|| Lsn(self.applied.0 + 1));
+        self.core.drop_tail_of_deleted(&mut data);
+        drop(data);
+        if let Some(frozen) = &self.frozen {
+            shared.tail_ram_changed(frozen.ram_bytes(), 0);
+        }
+        for (consumer, applied, _) in &self.consumers {
+            let mut data = consumer.lock();
+            let newer = data.last_lsn > *applied;
+            data.dirty_since = newer.then(|| Lsn(applied.0 + 1));
+        }
+    }
+}

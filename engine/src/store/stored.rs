@@ -1,0 +1,116 @@
+//! Stored forms of what the metadata log keeps about the store and its files.
+
+use crate::format::cursor::Cursor;
+use crate::format::{FormatError, varint};
+use crate::ids::{Lsn, SegmentId};
+use crate::segment::SegmentManifest;
+
+/// The stored form of a manifest.
+pub(crate) fn encode_manifest(manifest: &SegmentManifest) -> Vec<u8> {
+    let mut out = vec![1];
+    varint::encode(manifest.file_bytes, &mut out);
+    out.extend_from_slice(&manifest.footer_digest.to_le_bytes());
+    out
+}
+
+/// Reads the stored form of a manifest.
+pub(crate) fn decode_manifest(id: SegmentId, bytes: &[u8]) -> Result<SegmentManifest, FormatError> {
+    let mut input = Cursor::new(bytes);
+    match input.u8()? {
+        1 => {}
+        found => {
+            return Err(FormatError::UnknownKind {
+                what: "segment manifest",
+                found,
+            });
+        }
+    }
+    Ok(SegmentManifest {
+        id,
+        file_bytes: input.varint()?,
+        footer_digest: input.u64()?,
+    })
+}
+
+/// Numbers that concern the whole store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub next_stream: u64,
+    pub next_consumer: u64,
+    pub next_segment: u64,
+    /// Every operation up to here is contained in the metadata and the sealed files.
+    pub checkpoint: Lsn,
+}
+
+impl Counters {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![1];
+        for number in [
+            self.next_stream,
+            self.next_consumer,
+            self.next_segment,
+            self.checkpoint.0,
+        ] {
+            varint::encode(number, &mut out);
+        }
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Counters, FormatError> {
+        let mut input = Cursor::new(bytes);
+        match input.u8()? {
+            1 => {}
+            found => {
+                return Err(FormatError::UnknownKind {
+                    what: "store counters",
+                    found,
+                });
+            }
+        }
+        Ok(Counters {
+            next_stream: input.varint()?,
+            next_consumer: input.varint()?,
+            next_segment: input.varint()?,
+            checkpoint: Lsn(input.varint()?),
+        })
+    }
+}
+
+/// Reads a stored list of extents: file, then the numbers in their stored order.
+pub(crate) fn decode_extents(bytes: &[u8]) -> Result<Vec<StoredExtent>, FormatError> {
+    let mut input = Cursor::new(bytes);
+    match input.u8()? {
+        1 => {}
+        found => {
+            return Err(FormatError::UnknownKind {
+                what: "extent list",
+                found,
+            });
+        }
+    }
+    let mut extents = Vec::new();
+    while !input.rest().is_empty() {
+        extents.push(StoredExtent {
+            file: SegmentId(input.varint()?),
+            first: input.varint()?,
+            last: input.varint()?,
+            msgs: input.varint()?,
+            bytes: input.varint()?,
+            first_ts: input.i64()?,
+            last_ts: input.i64()?,
+        });
+    }
+    Ok(extents)
+}
+
+/// One stored extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoredExtent {
+    pub file: SegmentId,
+    pub first: u64,
+    pub last: u64,
+    pub msgs: u64,
+    pub bytes: u64,
+    pub first_ts: i64,
+    pub last_ts: i64,
+}
