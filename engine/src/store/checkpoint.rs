@@ -154,17 +154,9 @@ impl Checkpointer {
         consumers_deleted: &[(StreamId, ConsumerId, Lsn)],
         wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
-        let newest = shares
-            .iter()
-            .flat_map(|share| {
-                std::iter::once(share.applied).chain(share.consumers.iter().map(|c| c.1))
-            })
-            .chain(deleted.iter().map(|(_, lsn)| *lsn))
-            .chain(consumers_deleted.iter().map(|(_, _, lsn)| *lsn))
-            .max();
-        if let Some(newest) = newest {
-            wait(newest)?;
-        }
+        // Not only the positions of the shares: a consumer's share can hold the effect of an operation
+        // on its stream that came in after the stream's own share was taken.
+        wait(self.shared.queue.assigned_lsn())?;
         self.settle_in_doubt()?;
         let mut batch = MetaBatch::default();
         let first_segment = self.next_segment;

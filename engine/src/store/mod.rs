@@ -93,10 +93,16 @@ impl Store {
                 maintenance: Box::new(maintenance),
             },
             Threads::Background => {
+                let shared_queue = opened.shared.queue.clone();
                 let stop = stopping.clone();
                 let stop = move || stop.load(Ordering::Acquire);
                 let spawned = spawn("riverlog-commit", move || committer.run()).and_then(|c| {
-                    Ok((c, spawn("riverlog-upkeep", move || maintenance.run(&stop))?))
+                    let guard = StopOnPanic(shared_queue);
+                    let upkeep = move || {
+                        let _guard = guard;
+                        maintenance.run(&stop)
+                    };
+                    Ok((c, spawn("riverlog-upkeep", upkeep)?))
                 });
                 let (committer, maintenance) = spawned.map_err(|source| OpenError::Io {
                     file: dir.to_path_buf(),
@@ -380,6 +386,19 @@ fn settled(queue: &crate::wal::CommitQueue, lsn: Lsn) -> Result<(), CheckpointEr
     Err(CheckpointError::Stopped(
         queue.stopped().unwrap_or(Stopped::Poisoned),
     ))
+}
+
+/// Stops the store when its maintenance dies: without checkpoints appends would be refused as busy
+/// for ever, and nobody would learn why.
+struct StopOnPanic(Arc<crate::wal::CommitQueue>);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the maintenance of the store panicked; the store stops");
+            self.0.close();
+        }
+    }
 }
 
 fn spawn<T: Send + 'static>(
