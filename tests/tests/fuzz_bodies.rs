@@ -161,4 +161,5 @@ bodies! {
     protocol: server::fuzz_protocol;
     headers: server::fuzz_headers;
     config: server::fuzz_config;
+    jetstream_requests: riverlog_server::jetstream::fuzzing::fuzz_jetstream_requests;
 }
