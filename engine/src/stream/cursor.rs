@@ -15,7 +15,7 @@ use super::types::ChangeError;
 use crate::config::ConfigError;
 use crate::consumer::{
     AckOutcome, AckPolicy, Acked, BlockReason, ConsumerConfig, ConsumerState, ConsumerStateInfo,
-    Notice, PendingCount, Plan, Purge, RemovalReason,
+    Delivered, Notice, PendingCount, Plan, Purge, RemovalReason,
 };
 use crate::error::{Corrupt, ReadError};
 use crate::format::op::Op;
@@ -69,6 +69,17 @@ pub enum Next {
     TooLarge(Message),
     /// Nothing to deliver.
     Idle(Idle),
+}
+
+impl Next {
+    fn message(message: Message, delivered: Delivered, num_pending: u64) -> Next {
+        Next::Message(Box::new(Delivery {
+            message,
+            consumer_seq: delivered.consumer_seq,
+            deliveries: delivered.deliveries,
+            num_pending,
+        }))
+    }
 }
 
 /// Why nothing was delivered.
@@ -287,14 +298,7 @@ impl ConsumerCore {
         let Ok(delivered) = self.lock().state.redeliver(seq, now) else {
             return Ok(None);
         };
-        let (consumer_seq, deliveries) = (delivered.consumer_seq, delivered.deliveries);
-        let delivery = Delivery {
-            message,
-            consumer_seq,
-            deliveries,
-            num_pending,
-        };
-        Ok(Some(Next::Message(Box::new(delivery))))
+        Ok(Some(Next::message(message, delivered, num_pending)))
     }
 
     fn deliver_listed(
@@ -317,14 +321,7 @@ impl ConsumerCore {
         let Ok(delivered) = self.lock().state.deliver_new(seq, seq, now) else {
             return Ok(None);
         };
-        let (consumer_seq, deliveries) = (delivered.consumer_seq, delivered.deliveries);
-        let delivery = Delivery {
-            message,
-            consumer_seq,
-            deliveries,
-            num_pending,
-        };
-        Ok(Some(Next::Message(Box::new(delivery))))
+        Ok(Some(Next::message(message, delivered, num_pending)))
     }
 
     fn deliver_new(
@@ -376,7 +373,6 @@ impl ConsumerCore {
             data.pending_from = seq.0 + 1;
             (delivered, data.state.config().ack)
         };
-        let (consumer_seq, deliveries) = (delivered.consumer_seq, delivered.deliveries);
         let num_pending = before.saturating_sub(1);
         if ack == AckPolicy::None {
             // Delivered counts as acknowledged (T-68).
@@ -384,13 +380,7 @@ impl ConsumerCore {
                 tracing::warn!(stream = %stream.name, %seq, %error, "a delivered message stays");
             }
         }
-        let delivery = Delivery {
-            message,
-            consumer_seq,
-            deliveries,
-            num_pending,
-        };
-        Ok(Some(Next::Message(Box::new(delivery))))
+        Ok(Some(Next::message(message, delivered, num_pending)))
     }
 
     /// Messages waiting for their first delivery. Exact: without a filter from the sequence range
