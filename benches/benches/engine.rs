@@ -40,7 +40,7 @@ impl Fixture {
             ..Append::default()
         };
         loop {
-            match stream.append(&append) {
+            match stream.append_nosync(&append) {
                 Ok(done) => return done.lsn,
                 Err(AppendError::Busy) => self.store.wait_room(),
                 Err(error) => panic!("{error}"),

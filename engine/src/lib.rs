@@ -21,7 +21,7 @@
 //! let mut last = None;
 //! for payload in [b"one".as_slice(), b"two"] {
 //!     let append = Append { subject: b"orders.new", payload, ..Append::default() };
-//!     last = Some(stream.append(&append)?);
+//!     last = Some(stream.append_nosync(&append)?);
 //! }
 //! let last = last.expect("two were appended");
 //! store.ticket(last.lsn).wait()?;

@@ -37,7 +37,7 @@ fn age_out(storage: Storage) {
             payload: b"x",
             ..Append::default()
         };
-        let seq = stream.append(&append).expect("accepted").seq;
+        let seq = stream.append_nosync(&append).expect("accepted").seq;
         assert_eq!(seq.0, round);
         assert!(becomes_empty(&stream), "message {round} is still there");
     }
@@ -47,7 +47,7 @@ fn age_out(storage: Storage) {
     };
     stream.update_config(longer).expect("updated");
     stream
-        .append(&Append {
+        .append_nosync(&Append {
             subject: b"s",
             ..Append::default()
         })

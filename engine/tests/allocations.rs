@@ -46,7 +46,7 @@ fn an_append_allocates_nothing_of_its_own() {
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     for _ in 0..MESSAGES {
         last = loop {
-            match stream.append(&append) {
+            match stream.append_nosync(&append) {
                 Ok(done) => break done.lsn,
                 Err(AppendError::Busy) => store.wait_room(),
                 Err(error) => panic!("{error}"),

@@ -65,7 +65,7 @@ impl Fixture {
             payload: b"payload",
             ..Append::default()
         };
-        let done = self.stream.append(&append).expect("accepted");
+        let done = self.stream.append_nosync(&append).expect("accepted");
         self.store.commit();
         done.seq.0
     }
@@ -306,7 +306,7 @@ fn a_full_work_queue_takes_messages_after_acknowledgements() {
             subject: b"job",
             ..Append::default()
         };
-        assert!(f.stream.append(&append).is_err());
+        assert!(f.stream.append_nosync(&append).is_err());
         let consumer = f.consumer(ConsumerConfig::default());
         assert_eq!(next(&consumer), Some((1, 1)));
         consumer.ack(Seq(1), NOW).expect("acknowledged");

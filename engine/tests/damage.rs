@@ -291,7 +291,7 @@ fn keeps_serving(what: &str, store: &Store, model: &ModelStream) {
         payload: b"after the damage",
         ..Append::default()
     };
-    match stream.append(&append) {
+    match stream.append_nosync(&append) {
         Ok(done) => assert_eq!(done.seq, Seq(model.last_seq + 1), "{what}"),
         Err(error) => panic!("{what}: an append is refused: {error}"),
     }
@@ -425,7 +425,7 @@ fn damaged_front(config: StreamConfig) -> (SimDisk, SimClock) {
             payload: &[n; 20_000],
             ..Append::default()
         };
-        stream.append(&append).expect("accepted");
+        stream.append_nosync(&append).expect("accepted");
         store.commit();
     }
     drop(stream);
@@ -468,7 +468,7 @@ fn limits_evict_damaged_messages() {
             payload: b"small",
             ..Append::default()
         };
-        let done = stream.append(&append);
+        let done = stream.append_nosync(&append);
         assert!(
             matches!(&done, Ok(done) if done.seq == Seq(9 + n)),
             "{done:?}"
@@ -554,7 +554,7 @@ fn damage_without_an_index_is_never_passed_off_as_absence() {
         subject: b"s.other",
         ..Append::default()
     };
-    stream.append(&append).expect("accepted");
+    stream.append_nosync(&append).expect("accepted");
     store.commit();
     let last = stream.last_by_subject(&other);
     assert!(

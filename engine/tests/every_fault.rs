@@ -136,7 +136,7 @@ fn after_the_script(disk: &SimDisk, pair: &mut Pair) -> Result<(), String> {
         return Err("the store stopped although its log works".into());
     }
     let durable = pair.store.durable_lsn();
-    let refused = pair.stream.append(&Append {
+    let refused = pair.stream.append_nosync(&Append {
         subject: b"s.0",
         ..Append::default()
     });

@@ -121,7 +121,7 @@ fn a_refused_append_says_why_and_leaves_no_trace() {
             continue;
         };
         let before = pair.stream.state();
-        let refused = pair.stream.append(&Append {
+        let refused = pair.stream.append_nosync(&Append {
             subject: b"s.0",
             payload: &[7; 3_000],
             ..Append::default()

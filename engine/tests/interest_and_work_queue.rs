@@ -39,7 +39,7 @@ impl Fixture {
             msg_id: id.map(str::as_bytes),
             ..Append::default()
         };
-        let done = self.stream.append(&append).expect("accepted");
+        let done = self.stream.append_nosync(&append).expect("accepted");
         self.store.ticket(done.lsn).wait().expect("durable");
         (done.seq.0, done.duplicate)
     }

@@ -32,7 +32,7 @@ fn append(store: &Store, stream: &Stream, subject: &str, payload: &[u8]) -> (Seq
         ..Append::default()
     };
     loop {
-        match stream.append(&append) {
+        match stream.append_nosync(&append) {
             Ok(done) => return (done.seq, done.lsn),
             Err(AppendError::Busy) => store.wait_room(),
             Err(error) => panic!("{error}"),

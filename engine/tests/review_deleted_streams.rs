@@ -18,7 +18,7 @@ fn append(stream: &Stream, payload: &[u8]) -> Seq {
         payload,
         ..Append::default()
     };
-    stream.append(&append).expect("accepted").seq
+    stream.append_nosync(&append).expect("accepted").seq
 }
 
 fn named(name: &str) -> StreamConfig {

@@ -23,7 +23,7 @@ fn append(stream: &Stream, subject: &str) -> Seq {
         subject: subject.as_bytes(),
         ..Append::default()
     };
-    stream.append(&append).expect("accepted").seq
+    stream.append_nosync(&append).expect("accepted").seq
 }
 
 #[test]

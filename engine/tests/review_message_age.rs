@@ -12,7 +12,7 @@ fn append(store: &Store, stream: &Stream) {
         subject: b"s",
         ..Append::default()
     };
-    let done = stream.append(&append).expect("accepted");
+    let done = stream.append_nosync(&append).expect("accepted");
     store.ticket(done.lsn).wait().expect("durable");
 }
 

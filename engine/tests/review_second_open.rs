@@ -17,11 +17,11 @@ fn a_directory_is_open_once_until_its_store_is_closed() {
         subject: b"s",
         ..Append::default()
     };
-    let done = stream.append(&append).expect("accepted");
+    let done = stream.append_nosync(&append).expect("accepted");
     store.ticket(done.lsn).wait().expect("durable");
     // The last clone closes it, although a stream's handle is still there.
     drop(store);
-    stream.append(&append).expect_err("closed");
+    stream.append_nosync(&append).expect_err("closed");
     let (store, _) = Store::open(dir.path(), StoreOptions::default()).expect("opens again");
     let stream = store.stream("S").expect("there");
     assert_eq!(stream.state().msgs, 1);

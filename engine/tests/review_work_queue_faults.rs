@@ -37,7 +37,7 @@ fn a_message_whose_removal_failed_leaves_with_the_next_acknowledgement() {
                 subject: b"s",
                 ..Append::default()
             };
-            stream.append(&append).expect("accepted");
+            stream.append_nosync(&append).expect("accepted");
         }
         store.checkpoint().expect("sealed");
         for _ in 0..3 {

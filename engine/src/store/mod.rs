@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use catalogue::Catalogue;
 use checkpoint::Scope;
 use maintenance::Maintenance;
-use shared::StoreShared;
+use shared::{Pump, StoreShared};
 
 pub use error::{CheckpointError, OpenError};
 pub use open::RecoveryReport;
@@ -130,12 +130,21 @@ impl Store {
             workers: Mutex::new(workers),
             _lock: opened.lock,
         };
-        Ok((
-            Store {
-                inner: Arc::new(inner),
-            },
-            opened.report,
-        ))
+        let inner = Arc::new(inner);
+        if options.threads == Threads::Manual {
+            let weak = Arc::downgrade(&inner);
+            inner.shared.pump_with(Box::new(move |pump| {
+                if let Some(inner) = weak.upgrade() {
+                    let store = Store { inner };
+                    match pump {
+                        Pump::Commit => store.commit(),
+                        // What it could not do shows where the caller tries again.
+                        Pump::Upkeep => drop(store.step()),
+                    }
+                }
+            }));
+        }
+        Ok((Store { inner }, opened.report))
     }
 
     /// Creates a stream. [`ChangeError::Exists`] when the name is taken.

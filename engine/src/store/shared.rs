@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::options::StoreOptions;
 use crate::cache::Cache;
+use crate::error::Stopped;
 use crate::format::op::Op;
 use crate::ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
 use crate::io::Env;
@@ -49,6 +50,17 @@ pub(crate) struct StoreShared {
     next_consumer: AtomicU64,
     /// Deleted consumers that no checkpoint holds.
     deleted_consumers: Mutex<Vec<(StreamId, ConsumerId, Lsn)>>,
+    /// In manual mode, what a caller that waits does itself.
+    pump: OnceLock<Box<dyn Fn(Pump) + Send + Sync>>,
+}
+
+/// Work that a waiting caller does itself in manual mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pump {
+    /// Make what is queued durable.
+    Commit,
+    /// Also make room: checkpoints, if they are due.
+    Upkeep,
 }
 
 /// Wakes the maintenance thread.
@@ -119,6 +131,7 @@ impl StoreShared {
             observers: RwLock::new(Arc::from([])),
             next_consumer: AtomicU64::new(next_consumer),
             deleted_consumers: Mutex::default(),
+            pump: OnceLock::new(),
         }
     }
 
@@ -209,6 +222,33 @@ impl StoreShared {
             .tail_room
             .wait_timeout_while(waiting, TAIL_WAIT_MAX, full);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Whoever waits calls `pump` instead of blocking; for manual mode.
+    pub fn pump_with(&self, pump: Box<dyn Fn(Pump) + Send + Sync>) {
+        let first = self.pump.set(pump).is_ok();
+        debug_assert!(first, "set once, when the store is opened");
+    }
+
+    /// Returns when everything up to `lsn` is durable.
+    pub fn settle(&self, lsn: Lsn) -> Result<(), AppendError> {
+        if let Some(pump) = self.pump.get() {
+            pump(Pump::Commit);
+            if self.queue.durable_lsn() >= lsn {
+                return Ok(());
+            }
+            let stopped = self.queue.stopped().unwrap_or(Stopped::Closed);
+            return Err(AppendError::Stopped(stopped));
+        }
+        self.queue.ticket(lsn).wait().map_err(AppendError::Stopped)
+    }
+
+    /// As [`StoreShared::wait_room`], or makes the room itself in manual mode.
+    pub fn make_room(&self) {
+        match self.pump.get() {
+            Some(pump) => pump(Pump::Upkeep),
+            None => self.wait_room(),
+        }
     }
 
     /// True when tails should be flushed: at half the budget, so that appends go on meanwhile.

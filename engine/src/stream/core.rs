@@ -116,8 +116,8 @@ impl StreamCore {
         }
     }
 
-    /// See [`crate::Stream::append`].
-    pub fn append(&self, append: &Append<'_>) -> Result<Appended, AppendError> {
+    /// See [`crate::Stream::append_nosync`].
+    pub fn append_nosync(&self, append: &Append<'_>) -> Result<Appended, AppendError> {
         check_sizes(append)?;
         let id = append
             .msg_id

@@ -54,14 +54,34 @@ impl Stream {
         self.core.lock().deleted
     }
 
-    /// Appends a message. It is durable when the store's durable position reaches
-    /// [`Appended::lsn`]; until then no reader sees it.
+    /// Appends a message and returns when it is on disk. While the store has no room for it, it waits.
     ///
     /// # Errors
     ///
-    /// The condition or limit that refused the message; nothing changed.
+    /// The condition or limit that refused the message; nothing changed. After
+    /// [`AppendError::Stopped`] nobody knows whether the message will be there after a restart.
     pub fn append(&self, append: &Append<'_>) -> Result<Appended, AppendError> {
-        self.core.append(append)
+        loop {
+            match self.append_nosync(append) {
+                Ok(appended) => {
+                    self.core.shared.settle(appended.lsn)?;
+                    return Ok(appended);
+                }
+                Err(AppendError::Busy) => self.core.shared.make_room(),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Appends a message without waiting for the disk. It is durable when the store's durable
+    /// position reaches [`Appended::lsn`]; until then no reader sees it, and nobody may be told.
+    ///
+    /// # Errors
+    ///
+    /// The condition or limit that refused the message, or [`AppendError::Busy`] while there is no
+    /// room; nothing changed.
+    pub fn append_nosync(&self, append: &Append<'_>) -> Result<Appended, AppendError> {
+        self.core.append_nosync(append)
     }
 
     /// A ticket for a log position returned by an operation on this store.

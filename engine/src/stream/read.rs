@@ -739,7 +739,7 @@ mod tests {
                 subject: b"s",
                 ..Append::default()
             };
-            stream.append(&append).expect("accepted");
+            stream.append_nosync(&append).expect("accepted");
         }
         store.commit();
         (store, stream)

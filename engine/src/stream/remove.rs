@@ -302,7 +302,7 @@ mod tests {
                 subject: b"s",
                 ..Append::default()
             };
-            stream.append(&append).expect("accepted");
+            stream.append_nosync(&append).expect("accepted");
         }
         let removed = stream.core.trim_all(Some(Seq(3))).expect("logged");
         assert_eq!(removed, None);

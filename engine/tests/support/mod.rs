@@ -285,13 +285,13 @@ impl Pair {
             msg_id: id.as_ref().map(|id| id.as_bytes()),
             ..Append::default()
         };
-        let mut answer = self.stream.append(&append);
+        let mut answer = self.stream.append_nosync(&append);
         for _ in 0..8 {
             let Err(AppendError::Busy) = answer else {
                 break;
             };
             self.store.step().map_err(halt)?;
-            answer = self.stream.append(&append);
+            answer = self.stream.append_nosync(&append);
         }
         let (found, lsn) = match answer {
             Ok(done) if done.duplicate => (ModelAppend::Duplicate(done.seq.0), done.lsn),

@@ -268,7 +268,7 @@ fn append_with_room(
     append: &Append<'_>,
 ) -> Result<Appended, ApiError> {
     for _ in 0..BUSY_ATTEMPTS_MAX {
-        match stream.engine.append(append) {
+        match stream.engine.append_nosync(append) {
             Ok(appended) => return Ok(appended),
             Err(AppendError::Busy) => tokio::task::block_in_place(|| shared.store.wait_room()),
             Err(error) => return Err(refusal(&error)),
