@@ -5,6 +5,7 @@ mod sealed;
 use std::borrow::Cow;
 
 use crate::format::block;
+use crate::format::bloom;
 use crate::format::file_header::{self, FileHeader, FileKind};
 use crate::format::footer;
 use crate::format::frame::{self, FrameHead, FrameKind};
@@ -114,6 +115,8 @@ fn format_document_constants() {
             "key_page.inline_postings_bytes_max",
             key_page::INLINE_POSTINGS_BYTES_MAX.to_string(),
         ),
+        ("bloom.line_bytes", bloom::LINE_BYTES.to_string()),
+        ("bloom.page_lines", bloom::PAGE_LINES.to_string()),
     ];
     let rows = table("constant");
     for (row, (name, value)) in rows.iter().zip(&expected) {

@@ -7,6 +7,7 @@
 
 pub mod block;
 pub mod block_table;
+pub mod bloom;
 pub mod cursor;
 #[cfg(test)]
 mod document;

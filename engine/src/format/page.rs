@@ -33,6 +33,8 @@ pub enum PageKind {
     KeySeparators = 6,
     /// Keys too long for a key page, as one stream of bytes over all these pages.
     LongKeys = 7,
+    /// Lines of a filter over the keys.
+    Filter = 8,
 }
 
 impl PageKind {
@@ -46,6 +48,7 @@ impl PageKind {
             Postings,
             KeySeparators,
             LongKeys,
+            Filter,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

@@ -3,6 +3,7 @@
 use super::{check_layout, check_numbers};
 use crate::format::block::{self, BlockBuilder, BlockHead, Codec};
 use crate::format::block_table::{BlockRef, Entry, ExtentInfo, Separator};
+use crate::format::bloom::Bloom;
 use crate::format::file_header::FileKind;
 use crate::format::footer::{self, Footer};
 use crate::format::identity::FileIdentity;
@@ -108,6 +109,7 @@ fn format_document_page() {
         ("postings", Postings),
         ("key_separators", KeySeparators),
         ("long_keys", LongKeys),
+        ("filter", Filter),
     ];
     check_numbers("page_kind", &kinds.map(|(name, kind)| (name, kind as u64)));
 }
@@ -307,4 +309,26 @@ fn format_document_index() {
     let mut long = Vec::new();
     key_page::encode_long(b"key", b"v", &mut long);
     assert_eq!(long, b"\x03\x01keyv");
+}
+
+/// The filter as FORMAT.md describes it, next to what the code writes.
+#[test]
+fn format_document_filter() {
+    let hashes: Vec<u64> = (1..=2_000_u64)
+        .map(|n| n.wrapping_mul(0x0123_4567_89ab_cdef))
+        .collect();
+    let mut filter = Bloom::with_capacity(hashes.len() as u64);
+    hashes.iter().for_each(|hash| filter.insert(*hash));
+    let lines = filter.ram_bytes() / 64;
+    let mut expected = vec![0_u8; 64 * lines as usize];
+    for hash in hashes {
+        let line = ((hash >> 32) * lines) >> 32;
+        for i in 0..6 {
+            let bit = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (10 + 9 * i)) % 512;
+            expected[(64 * line + bit / 8) as usize] |= 1 << (bit % 8);
+        }
+    }
+    let pages: Vec<_> = filter.pages().collect();
+    let expected: Vec<_> = expected.chunks(63 * 64).map(<[u8]>::to_vec).collect();
+    assert_eq!(pages, expected);
 }
