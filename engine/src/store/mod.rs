@@ -12,6 +12,7 @@ mod options;
 mod recovery;
 mod share;
 pub(crate) mod shared;
+mod status;
 mod stored;
 
 use std::path::Path;
@@ -27,6 +28,7 @@ use shared::{Pump, StoreShared};
 pub use error::{CheckpointError, OpenError};
 pub use open::RecoveryReport;
 pub use options::{StoreOptions, Threads};
+pub use status::StoreStatus;
 
 use crate::config::{Storage, StreamConfig};
 use crate::error::Stopped;
@@ -211,6 +213,7 @@ impl Store {
         }
         core.mark_deleted(&mut data);
         drop(data);
+        core.gate.wake();
         catalogue.by_name.remove(name);
         Ok(shared.queue.ticket(lsn))
     }
@@ -232,7 +235,8 @@ impl Store {
     }
 
     /// Calls `observer` after each commit batch, on the committer's thread, and after each append
-    /// to a memory stream, on the appending thread. It must be quick.
+    /// to a memory stream, on the appending thread: the place to wake readers and to feed metrics.
+    /// It must be quick, for the next sync waits for it.
     pub fn on_durable(&self, observer: Arc<dyn Fn(&DurableBatch<'_>) + Send + Sync>) {
         let of_queue = observer.clone();
         self.inner
@@ -250,6 +254,21 @@ impl Store {
     /// Counters of the commit path.
     pub fn metrics(&self) -> CommitCounts {
         self.inner.shared.queue.metrics().counts()
+    }
+
+    /// What the store holds in RAM against its budgets, and whether it accepts appends.
+    pub fn status(&self) -> StoreStatus {
+        let shared = &self.inner.shared;
+        StoreStatus {
+            streams: self.inner.catalogue.lock().by_name.len(),
+            tail_bytes: shared.tail_ram(),
+            tail_bytes_max: shared.tail_ram_budget(),
+            cache_bytes: shared.cache.bytes(),
+            queue_bytes: shared.queue.queued_bytes(),
+            log_bytes: shared.queue.metrics().log_used_bytes(),
+            out_of_space: shared.queue.is_disk_full(),
+            stopped: shared.queue.stopped(),
+        }
     }
 
     /// Blocks while appends answer [`crate::AppendError::Busy`], at most about a second.

@@ -195,6 +195,10 @@ impl StoreShared {
         self.queue.metrics().log_used_bytes() > self.log_bytes_max / 2
     }
 
+    pub fn tail_ram_budget(&self) -> u64 {
+        self.tail_ram_budget
+    }
+
     pub fn tail_ram(&self) -> u64 {
         self.tail_ram.load(Ordering::Relaxed)
     }
@@ -334,6 +338,9 @@ impl StoreShared {
         let batch = DurableBatch {
             lsn: Lsn(0),
             streams: &streams,
+            ops: 0,
+            bytes: 0,
+            sync_ns: 0,
         };
         let observers = self
             .observers

@@ -41,6 +41,15 @@ pub(crate) struct StreamCore {
     pub consumers: Mutex<BTreeMap<String, Arc<ConsumerCore>>>,
 }
 
+impl std::fmt::Debug for StreamCore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamCore")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Reused lists of one append.
 #[derive(Default)]
 struct Scratch {

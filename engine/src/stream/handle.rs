@@ -1,15 +1,20 @@
 //! The public handles of streams and consumers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
 use super::core::StreamCore;
 use super::cursor::{AckResult, ConsumerCore, Next, compile};
+use super::follow::Follower;
+use super::messages::Messages;
 use super::read::Resolved;
 use super::remove::Removed;
-use super::types::{Append, AppendError, Appended, ChangeError, PurgeRequest, StreamState};
+use super::types::{
+    Append, AppendError, Appended, BatchError, ChangeError, PurgeRequest, StreamState,
+};
 use crate::config::{ConfigError, StreamConfig};
 use crate::consumer::{ConsumerConfig, ConsumerState, ConsumerStateInfo, Notice};
 use crate::error::ReadError;
@@ -73,6 +78,38 @@ impl Stream {
         }
     }
 
+    /// Appends messages in order and returns when all of them are on disk: one sync for the batch.
+    /// Messages of other writers may lie between them.
+    ///
+    /// # Errors
+    ///
+    /// The first message that was refused ends the batch; those before it are stored.
+    pub fn append_batch(&self, batch: &[Append<'_>]) -> Result<Vec<Appended>, BatchError> {
+        let mut appended: Vec<Appended> = Vec::with_capacity(batch.len());
+        let mut refused = None;
+        for append in batch {
+            let done = loop {
+                match self.append_nosync(append) {
+                    Err(AppendError::Busy) => self.core.shared.make_room(),
+                    done => break done,
+                }
+            };
+            match done {
+                Ok(done) => appended.push(done),
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
+        }
+        let last = appended.iter().map(|done| done.lsn).max();
+        let settled = last.map_or(Ok(()), |lsn| self.core.shared.settle(lsn));
+        match settled.err().or(refused) {
+            None => Ok(appended),
+            Some(refused) => Err(BatchError { appended, refused }),
+        }
+    }
+
     /// Appends a message without waiting for the disk. It is durable when the store's durable
     /// position reaches [`Appended::lsn`]; until then no reader sees it, and nobody may be told.
     ///
@@ -115,6 +152,20 @@ impl Stream {
     ) -> Result<Option<Message>, ReadError> {
         self.core
             .next_message(filters, from.0, &mut Resolved::default())
+    }
+
+    /// The messages of a range of sequences that match any filter, all of them with no filter,
+    /// ascending.
+    ///
+    /// Nothing is held between two steps: messages removed meanwhile are passed over, messages
+    /// that become durable meanwhile are found.
+    pub fn messages(&self, filters: &[Filter], range: RangeInclusive<Seq>) -> Messages {
+        Messages::new(self.core.clone(), filters, &range)
+    }
+
+    /// As [`Stream::messages`] from `from` on, but waits for messages to come.
+    pub fn follow(&self, filters: &[Filter], from: Seq) -> Follower {
+        Follower::new(self.core.clone(), filters, from)
     }
 
     /// The first sequence whose message is not older than `ts`; one past the last when all are.

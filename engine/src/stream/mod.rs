@@ -7,9 +7,11 @@ pub(crate) mod cursor;
 pub(crate) mod dedup;
 pub(crate) mod extent;
 pub(crate) mod file_index;
+mod follow;
 mod front;
 mod handle;
 mod interest;
+mod messages;
 mod prior;
 mod read;
 mod remove;
@@ -21,8 +23,11 @@ mod tombstones;
 mod types;
 
 pub use cursor::{AckResult, Delivery, Idle, Next};
+pub use follow::{FollowError, Follower, NextMessage};
 pub use handle::{Consumer, Stream};
+pub use messages::Messages;
 pub use remove::Removed;
 pub use types::{
-    Append, AppendError, Appended, ChangeError, ExpectSubject, PurgeRequest, Rollup, StreamState,
+    Append, AppendError, Appended, BatchError, ChangeError, ExpectSubject, PurgeRequest, Rollup,
+    StreamState,
 };

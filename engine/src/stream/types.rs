@@ -110,6 +110,28 @@ impl fmt::Display for AppendError {
 
 impl std::error::Error for AppendError {}
 
+/// A batch of which not every message was accepted.
+#[derive(Clone, Debug)]
+pub struct BatchError {
+    /// The messages before the refused one: stored, and on disk unless the store stopped.
+    pub appended: Vec<Appended>,
+    /// Why the next one was refused; it and those behind it changed nothing.
+    pub refused: AppendError,
+}
+
+impl fmt::Display for BatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.appended.len();
+        write!(f, "message {at} of the batch: {}", self.refused)
+    }
+}
+
+impl std::error::Error for BatchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.refused)
+    }
+}
+
 /// A change to a stream or consumer that was refused. Nothing changed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

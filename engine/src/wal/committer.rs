@@ -161,22 +161,22 @@ impl Committer {
         let ops = batch.ops;
         #[cfg(test)]
         if self.publish_before_sync {
-            self.publish();
+            self.publish(0);
         }
         let started = self.env.clock.now_ns();
         self.wal.sync()?;
         let sync_ns = self.env.clock.now_ns().saturating_sub(started).max(0) as u64;
         self.queue.metrics().count_commit(frame_bytes, sync_ns);
         self.mark_due = true;
-        self.publish();
+        self.publish(sync_ns);
         Ok(Step::Committed(ops))
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self, sync_ns: u64) {
         let Some(batch) = self.in_hand.take() else {
             return;
         };
-        self.queue.publish(batch, &mut self.streams);
+        self.queue.publish(batch, sync_ns, &mut self.streams);
         self.report_room();
         self.queue.wake_room();
     }

@@ -80,6 +80,12 @@ pub struct DurableBatch<'a> {
     pub lsn: Lsn,
     /// Streams with new messages, each with its last durable sequence.
     pub streams: &'a [(StreamId, Seq)],
+    /// Operations in the batch; 0 for an append to a memory stream, which has no log.
+    pub ops: u32,
+    /// Their bytes in the log.
+    pub bytes: u64,
+    /// How long the sync took, in nanoseconds.
+    pub sync_ns: u64,
 }
 
 /// Called by the committer after each sync.
@@ -463,7 +469,7 @@ impl CommitQueue {
 
     /// Opens the gates of a synced batch, raises `durable_lsn`, tells observers and waiters, and
     /// takes the buffers back. `streams` is scratch space.
-    pub(super) fn publish(&self, batch: Batch, streams: &mut Vec<(StreamId, Seq)>) {
+    pub(super) fn publish(&self, batch: Batch, sync_ns: u64, streams: &mut Vec<(StreamId, Seq)>) {
         let lsn = batch.last_lsn();
         streams.clear();
         // Gates first: whoever sees the lsn durable may read its messages at once.
@@ -482,7 +488,13 @@ impl CommitQueue {
                 .unwrap_or_else(PoisonError::into_inner),
         );
         for observer in observers.iter() {
-            observer(&DurableBatch { lsn, streams });
+            observer(&DurableBatch {
+                lsn,
+                streams,
+                ops: batch.ops,
+                bytes: batch.op_bytes,
+                sync_ns,
+            });
         }
         self.waiters.resolve_through(lsn);
         self.recycle(batch);
