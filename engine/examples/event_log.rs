@@ -89,7 +89,7 @@ fn event<'a>(subject: &'a str, payload: &'a [u8]) -> Append<'a> {
 }
 
 /// Counts deletions in a thread of its own until the last one. Inside an async runtime,
-/// `follower.next().await` does the same.
+/// `follower.next_message().await` does the same.
 fn follow(stream: &Stream) -> thread::JoinHandle<Result<usize, String>> {
     let deletions = Filter::new(b"user.*.deleted").expect("a valid filter");
     let from = Seq(stream.state().last_seq.0 + 1);

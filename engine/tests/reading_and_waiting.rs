@@ -253,7 +253,7 @@ impl Wake for Count {
 }
 
 fn poll(follower: &mut Follower, waker: &Waker) -> Poll<Option<u64>> {
-    let mut next = follower.next();
+    let mut next = follower.next_message();
     Pin::new(&mut next)
         .poll(&mut Context::from_waker(waker))
         .map(|message| message.ok().map(|message| message.seq.0))

@@ -90,7 +90,7 @@ impl Follower {
     }
 
     /// The next message, as a future of any runtime.
-    pub fn next(&mut self) -> NextMessage<'_> {
+    pub fn next_message(&mut self) -> NextMessage<'_> {
         NextMessage(self)
     }
 
@@ -129,7 +129,7 @@ impl Drop for Follower {
     }
 }
 
-/// See [`Follower::next`]. Dropping it loses no message.
+/// See [`Follower::next_message`]. Dropping it loses no message.
 #[derive(Debug)]
 pub struct NextMessage<'f>(&'f mut Follower);
 

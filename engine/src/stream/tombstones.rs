@@ -6,6 +6,8 @@ use roaring::RoaringBitmap;
 
 /// Sequences per container. One container is one metadata value, so a delete dirties little.
 const CONTAINER_SEQS: u64 = 1 << 16;
+/// Highest position in a container.
+const LOW_MAX: u32 = (CONTAINER_SEQS - 1) as u32;
 
 /// Removed sequences between `first_seq` and `last_seq` of a stream, in containers of 65,536.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +56,7 @@ impl Tombstones {
             .is_some_and(|bits| bits.contains(low))
     }
 
-    /// Number of removed sequences in `first..=last`.
+    /// Number of removed sequences in `first..=last`. Costs one step per container in between.
     pub fn count_in(&self, first: u64, last: u64) -> u64 {
         if self.len == 0 || first > last {
             return 0;
@@ -68,9 +70,12 @@ impl Tombstones {
                 let to = if *container == high_container {
                     high
                 } else {
-                    (CONTAINER_SEQS - 1) as u32
+                    LOW_MAX
                 };
-                bits.range_cardinality(from..=to)
+                match (from, to) {
+                    (0, LOW_MAX) => bits.len(),
+                    _ => bits.range_cardinality(from..=to),
+                }
             })
             .sum()
     }
@@ -113,16 +118,31 @@ impl Tombstones {
     pub fn prev_live(&self, seq: u64) -> Option<u64> {
         let mut at = seq;
         while at > 0 {
-            if !self.contains(at) {
+            let (container, low) = split(at);
+            let Some(bits) = self.containers.get(&container) else {
+                return Some(at);
+            };
+            if !bits.contains(low) {
                 return Some(at);
             }
-            let (container, low) = split(at);
-            let bits = self.containers.get(&container)?;
-            if bits.range_cardinality(0..=low) == u64::from(low) + 1 {
+            let removed_from =
+                |first: u32| bits.range_cardinality(first..=low) == u64::from(low - first) + 1;
+            if removed_from(0) {
                 at = (container * CONTAINER_SEQS).checked_sub(1)?;
-            } else {
-                at -= 1;
+                continue;
             }
+            // From `known` on all are removed, from `end` on not; halve towards the border.
+            let (mut end, mut known) = (0, low);
+            while known - end > 1 {
+                let middle = end + (known - end) / 2;
+                if removed_from(middle) {
+                    known = middle;
+                } else {
+                    end = middle;
+                }
+            }
+            let live = container * CONTAINER_SEQS + u64::from(known) - 1;
+            return (live > 0).then_some(live);
         }
         None
     }
@@ -163,13 +183,18 @@ impl Tombstones {
         })
     }
 
-    /// Containers changed since the last call: number and serialised bits, `None` when empty.
+    /// Containers changed since the last call: number and serialised bits, `None` when empty. They are
+    /// also brought into their smallest form: at most two bytes for a removed sequence and one bit for
+    /// each of the container.
     pub fn take_dirty(&mut self) -> Vec<(u64, Option<Vec<u8>>)> {
         let dirty = std::mem::take(&mut self.dirty);
         dirty
             .into_iter()
             .map(|container| {
-                let bytes = self.containers.get(&container).map(|bits| {
+                let bytes = self.containers.get_mut(&container).map(|bits| {
+                    // Runs of removed sequences take a few bytes instead of one bit each, on disk
+                    // and from here on in memory.
+                    bits.optimize();
                     let mut out = Vec::with_capacity(bits.serialized_size());
                     // Writing into a Vec cannot fail.
                     let _ = bits.serialize_into(&mut out);
@@ -227,6 +252,24 @@ mod tests {
             (0..200_000u64, 0..70_000u64).prop_map(|(a, n)| Change::Range(a, n)),
             (0..200_000u64).prop_map(Change::Below),
         ]
+    }
+
+    #[test]
+    fn long_runs_take_no_memory_to_speak_of() {
+        let mut set = Tombstones::default();
+        for block in 0..2_000_u64 {
+            set.insert_range(block * 1_000 + 1, 999);
+        }
+        let stored: usize = set
+            .take_dirty()
+            .iter()
+            .filter_map(|(_, bytes)| bytes.as_ref().map(Vec::len))
+            .sum();
+        assert!(stored < 16 * 1024, "{stored} bytes for 2,000 runs");
+        assert_eq!(set.prev_live(1_999), Some(1_000));
+        set.insert_range(1_000, 1);
+        assert_eq!(set.prev_live(1_999), None);
+        assert_eq!(set.len(), 2_000 * 999 + 1);
     }
 
     proptest! {
