@@ -11,13 +11,16 @@ use riverlog_engine::{
     Stream, StreamConfig,
 };
 
+/// A value and its revision.
+type Value = (Vec<u8>, Seq);
+
 /// Values by key, with a revision for compare-and-set.
 struct KeyValue {
     stream: Stream,
 }
 
 impl KeyValue {
-    fn get(&self, key: &str) -> Result<Option<(Vec<u8>, Seq)>, Box<dyn Error>> {
+    fn get(&self, key: &str) -> Result<Option<Value>, Box<dyn Error>> {
         let filter = Filter::new(key.as_bytes())?;
         let last = self.stream.last_by_subject(&filter)?;
         Ok(last.map(|message| (message.payload().to_vec(), message.seq)))
