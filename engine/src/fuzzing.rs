@@ -308,6 +308,7 @@ mod tests {
                 file_no: 1,
                 epoch: 1,
                 base: 1,
+                key: None,
             };
             let mut file = vec![0; FRAMES_OFFSET as usize];
             file[..64].copy_from_slice(&header.encode());

@@ -1,5 +1,6 @@
 //! Compares the tables of FORMAT.md with the code.
 
+mod encryption;
 mod sealed;
 
 use std::borrow::Cow;
@@ -10,6 +11,7 @@ use crate::format::file_header::{self, FileHeader, FileKind};
 use crate::format::footer;
 use crate::format::frame::{self, FrameHead, FrameKind};
 use crate::format::key_page;
+use crate::format::key_ring::KeyId;
 use crate::format::op::{Op, kind};
 use crate::format::page;
 use crate::format::record::{Record, record_crc};
@@ -134,6 +136,7 @@ fn format_document_file_header() {
         file_no: 0x0102_0304_0506_0708,
         epoch: 0x1112_1314_1516_1718,
         base: 0x2122_2324_2526_2728,
+        key: KeyId::from_number(0x3132_3334_3536_3738),
     };
     let bytes = header.encode();
     let crc = crc32fast::hash(&bytes[..60]);
@@ -144,12 +147,12 @@ fn format_document_file_header() {
             ("magic", file_header::MAGIC.to_vec()),
             ("version", file_header::VERSION.to_le_bytes().to_vec()),
             ("kind", vec![FileKind::Segment as u8]),
-            ("reserved", vec![0; 5]),
+            ("reserved", vec![0]),
             ("store_uuid", header.store_uuid.to_le_bytes().to_vec()),
             ("file_no", header.file_no.to_le_bytes().to_vec()),
             ("epoch", header.epoch.to_le_bytes().to_vec()),
             ("base", header.base.to_le_bytes().to_vec()),
-            ("reserved", vec![0; 4]),
+            ("key", 0x3132_3334_3536_3738_u64.to_le_bytes().to_vec()),
             ("crc", crc.to_le_bytes().to_vec()),
         ],
     );

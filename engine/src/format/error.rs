@@ -40,6 +40,17 @@ pub enum FormatError {
         /// Checksum of the bytes.
         computed: u64,
     },
+    /// Encrypted with a key that was not given.
+    KeyMissing {
+        /// What is encrypted.
+        what: &'static str,
+    },
+    /// The checksum fits, the authentication does not: somebody changed it, or encrypted it with
+    /// another key.
+    NotAuthentic {
+        /// What was decrypted.
+        what: &'static str,
+    },
     /// A number lies outside its range.
     OutOfRange {
         /// The field.
@@ -70,6 +81,13 @@ impl fmt::Display for FormatError {
             } => write!(
                 f,
                 "checksum of {what} differs: stored {stored:#x}, computed {computed:#x}"
+            ),
+            FormatError::KeyMissing { what } => {
+                write!(f, "{what} is encrypted with a key that was not given")
+            }
+            FormatError::NotAuthentic { what } => write!(
+                f,
+                "{what} is not authentic: it was changed on purpose or encrypted with another key"
             ),
             FormatError::OutOfRange { what } => write!(f, "{what} is out of range"),
         }

@@ -2,6 +2,7 @@
 
 use super::FormatError;
 use super::cursor::Cursor;
+use super::key_ring::KeyId;
 
 /// First bytes of every file.
 pub const MAGIC: [u8; 8] = *b"RIVERLOG";
@@ -44,8 +45,8 @@ impl FileKind {
     }
 }
 
-/// The header's content: `magic8 version2 kind1 reserved5 | store_uuid16 | file_no8 epoch8 |
-/// base8 reserved4 crc4`. Its layout and checksum stay the same in every later version, so that a
+/// The header's content: `magic8 version2 kind1 reserved1 | store_uuid16 | file_no8 epoch8 base8 |
+/// key8 crc4`. Its layout and checksum stay the same in every later version, so that a
 /// newer file is recognised as such and not as damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileHeader {
@@ -56,11 +57,13 @@ pub struct FileHeader {
     /// Which file of its kind; also in its name, so a file under a wrong name is noticed.
     pub file_no: u64,
     /// Random number drawn whenever the file is written from its start: seeds the checksums of
-    /// its frames, so that bytes of an earlier use of the same disk space never pass. 0 where a
-    /// kind has no use for it.
+    /// its frames, so that bytes of an earlier use of the same disk space never pass. In a sealed
+    /// file the salt of its encryption. 0 where a kind has no use for it.
     pub epoch: u64,
     /// A number that the kind defines: the first lsn of a WAL file, else 0.
     pub base: u64,
+    /// The key that the file is encrypted with.
+    pub key: Option<KeyId>,
 }
 
 impl FileHeader {
@@ -70,10 +73,12 @@ impl FileHeader {
         out[0..8].copy_from_slice(&MAGIC);
         out[8..10].copy_from_slice(&VERSION.to_le_bytes());
         out[10] = self.kind as u8;
-        out[16..32].copy_from_slice(&self.store_uuid.to_le_bytes());
-        out[32..40].copy_from_slice(&self.file_no.to_le_bytes());
-        out[40..48].copy_from_slice(&self.epoch.to_le_bytes());
-        out[48..56].copy_from_slice(&self.base.to_le_bytes());
+        out[12..28].copy_from_slice(&self.store_uuid.to_le_bytes());
+        out[28..36].copy_from_slice(&self.file_no.to_le_bytes());
+        out[36..44].copy_from_slice(&self.epoch.to_le_bytes());
+        out[44..52].copy_from_slice(&self.base.to_le_bytes());
+        let key = self.key.map_or(0, KeyId::number);
+        out[52..60].copy_from_slice(&key.to_le_bytes());
         let crc = crc32fast::hash(&out[..60]);
         out[60..64].copy_from_slice(&crc.to_le_bytes());
         out
@@ -91,12 +96,12 @@ impl FileHeader {
         }
         let version = cursor.u16()?;
         let kind = cursor.u8()?;
-        let _reserved: [u8; 5] = cursor.array()?;
+        let _reserved = cursor.u8()?;
         let store_uuid = u128::from_le_bytes(cursor.array()?);
         let file_no = cursor.u64()?;
         let epoch = cursor.u64()?;
         let base = cursor.u64()?;
-        let _reserved: [u8; 4] = cursor.array()?;
+        let key = KeyId::from_number(cursor.u64()?);
         let stored = cursor.u32()?;
         let computed = crc32fast::hash(&bytes[..60]);
         if stored != computed {
@@ -119,6 +124,7 @@ impl FileHeader {
             file_no,
             epoch,
             base,
+            key,
         })
     }
 }
@@ -136,6 +142,7 @@ mod tests {
             file_no: 3,
             epoch: 99,
             base: 12,
+            key: KeyId::from_number(5 << 60),
         }
     }
 

@@ -8,6 +8,7 @@
 pub mod block;
 pub mod block_table;
 pub mod bloom;
+pub mod cipher;
 pub mod cursor;
 #[cfg(test)]
 mod document;
@@ -17,6 +18,7 @@ pub mod footer;
 pub mod frame;
 pub mod identity;
 pub mod key_page;
+pub mod key_ring;
 pub mod op;
 pub mod page;
 pub mod record;

@@ -11,6 +11,7 @@ use super::{UUID, damage, env};
 use crate::cache::Cache;
 use crate::error::ReadError;
 use crate::format::block::{BlockHead, Codec, HEAD_BYTES, content_digest};
+use crate::format::cipher::Sealer;
 use crate::format::file_header::FileKind;
 use crate::format::footer::{self, Footer};
 use crate::format::identity::FileIdentity;
@@ -305,7 +306,7 @@ fn read_all(run: &Result<Run, RunError>) {
 
 /// Writes a run file whose pages are the given bytes: keys, postings, separators, long keys.
 fn write_pages(disk: &SimDisk, path: &Path, payloads: &[&[u8]]) -> std::io::Result<()> {
-    let identity = FileIdentity::new(FileKind::Index, UUID, 2);
+    let sealer = Sealer::new(None, 0, FileKind::Index, UUID, 2);
     let kinds = [
         PageKind::Keys,
         PageKind::Postings,
@@ -314,7 +315,7 @@ fn write_pages(disk: &SimDisk, path: &Path, payloads: &[&[u8]]) -> std::io::Resu
     ];
     let mut file = vec![0; 64];
     for (page_no, (kind, payload)) in kinds.into_iter().zip(payloads).enumerate() {
-        page::encode(identity, kind, page_no as u32, payload, &mut file);
+        page::encode(&sealer, kind, page_no as u32, payload, &mut file);
     }
     let has = |at: usize| u32::from(payloads.len() > at);
     let footer = Footer {

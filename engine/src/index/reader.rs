@@ -11,10 +11,10 @@ use bytes::Bytes;
 use super::RunError;
 use crate::cache::{Cache, FileKey};
 use crate::format::FormatError;
+use crate::format::cipher::Opener;
 use crate::format::cursor::Cursor;
 use crate::format::file_header::FileKind;
 use crate::format::footer::{self, Footer};
-use crate::format::identity::FileIdentity;
 use crate::format::key_page::{
     KeyPage, PAGED_SUBJECT_BYTES_MAX, Place, Value, decode_key, decode_long, decode_posting,
     encode_key,
@@ -30,7 +30,7 @@ pub struct Run {
     env: Env,
     path: PathBuf,
     key: FileKey,
-    identity: FileIdentity,
+    opener: Opener,
     cache: Arc<Cache>,
     footer: Footer,
     separators: Vec<Separator>,
@@ -98,7 +98,7 @@ impl Run {
             env: env.clone(),
             path: path.to_owned(),
             key,
-            identity: FileIdentity::new(FileKind::Index, store_uuid, source.id.0),
+            opener: env.opener(FileKind::Index, store_uuid, source.id.0),
             cache,
             footer,
             separators: Vec::new(),
@@ -343,7 +343,7 @@ impl Run {
         let read = file
             .read_at(&mut bytes, offset)
             .map_err(|error| unreadable(&self.path, offset, &error))?;
-        let len = page::decode(self.identity, kind, page_no, &bytes[..read])
+        let len = page::decode(&self.opener, kind, page_no, &mut bytes[..read])
             .map_err(|error| self.damaged(page_no, error))?
             .len();
         let payload = Bytes::from(bytes).slice(page::HEAD_BYTES..page::HEAD_BYTES + len);

@@ -4,9 +4,9 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::format::file_header::{self, FileHeader, FileKind};
+use crate::format::cipher::Sealer;
+use crate::format::file_header::{self, FileKind};
 use crate::format::footer::{self, Footer};
-use crate::format::identity::FileIdentity;
 use crate::format::key_page::{
     INLINE_POSTINGS_BYTES_MAX, KeyPageBuilder, PAGED_SUBJECT_BYTES_MAX, Place, Value, encode_chunk,
     encode_key, encode_long, encode_postings,
@@ -43,7 +43,7 @@ pub struct RunWriter {
     path: PathBuf,
     store_uuid: u128,
     source: SegmentManifest,
-    identity: FileIdentity,
+    sealer: Sealer,
     next_page: u32,
     keys: KeyPageBuilder,
     keys_page_no: u32,
@@ -68,20 +68,14 @@ impl RunWriter {
         source: &SegmentManifest,
     ) -> io::Result<RunWriter> {
         let file = env.io.open(path, OpenMode::CreateNew)?;
-        let header = FileHeader {
-            kind: FileKind::Index,
-            store_uuid,
-            file_no: source.id.0,
-            epoch: 0,
-            base: 0,
-        };
-        file.write_at(&header.encode(), 0)?;
+        let sealer = env.sealer(FileKind::Index, store_uuid, source.id.0);
+        file.write_at(&sealer.header().encode(), 0)?;
         Ok(RunWriter {
             file,
             path: path.to_owned(),
             store_uuid,
             source: *source,
-            identity: FileIdentity::new(FileKind::Index, store_uuid, source.id.0),
+            sealer,
             next_page: 0,
             keys: KeyPageBuilder::default(),
             keys_page_no: 0,
@@ -295,7 +289,7 @@ impl RunWriter {
 
     fn write_page(&mut self, kind: PageKind, page_no: u32, payload: &[u8]) -> io::Result<()> {
         self.page.clear();
-        page::encode(self.identity, kind, page_no, payload, &mut self.page);
+        page::encode(&self.sealer, kind, page_no, payload, &mut self.page);
         self.file.write_at(&self.page, page_offset(page_no))
     }
 }

@@ -7,6 +7,10 @@ use std::io::{ErrorKind, Result};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::format::cipher::{Opener, Sealer};
+use crate::format::file_header::FileKind;
+use crate::format::key_ring::KeyRing;
+
 pub mod disk;
 pub mod sim;
 pub mod system;
@@ -113,6 +117,8 @@ pub struct Env {
     pub clock: Arc<dyn Clock>,
     /// Random bits.
     pub entropy: Arc<dyn Entropy>,
+    /// Keys of an encrypted store.
+    pub keys: Option<Arc<KeyRing>>,
 }
 
 impl Env {
@@ -122,6 +128,18 @@ impl Env {
             io: Arc::new(disk::DiskIo::new()),
             clock: Arc::new(system::SystemClock),
             entropy: Arc::new(system::SystemEntropy),
+            keys: None,
         }
+    }
+
+    /// What writes the units of a file that is begun now.
+    pub(crate) fn sealer(&self, kind: FileKind, store_uuid: u128, file_no: u64) -> Sealer {
+        let salt = self.keys.as_ref().map_or(0, |_| self.entropy.next_u64());
+        Sealer::new(self.keys.as_deref(), salt, kind, store_uuid, file_no)
+    }
+
+    /// What reads the units of a file.
+    pub(crate) fn opener(&self, kind: FileKind, store_uuid: u128, file_no: u64) -> Opener {
+        Opener::new(self.keys.clone(), kind, store_uuid, file_no)
     }
 }

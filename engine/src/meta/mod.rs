@@ -321,6 +321,7 @@ fn write_snapshot(
         file_no: no,
         epoch,
         base: lsn.0,
+        key: None,
     };
     write_header(&*file, &header)?;
     let mut current = Current {

@@ -202,7 +202,7 @@ impl Segment {
         // A sector that the device cannot read is as good as damaged: the blocks still tell.
         file.read_exact_at(&mut bytes, footer.page_offset(page_no))
             .map_err(|_| Miss::TableDamaged(FormatError::Truncated))?;
-        let len = page::decode(self.identity, kind, page_no, &bytes)
+        let len = page::decode(&self.opener, kind, page_no, &mut bytes)
             .map_err(Miss::TableDamaged)?
             .len();
         let payload = Bytes::from(bytes).slice(page::HEAD_BYTES..page::HEAD_BYTES + len);
@@ -327,7 +327,7 @@ impl Segment {
         );
         let file = Watched::new(self.file()?);
         let footer = self.read_footer(&file).ok();
-        let table = rebuild::rebuild(&file, self.identity, &self.manifest, footer.as_ref())
+        let table = rebuild::rebuild(&file, &self.opener, &self.manifest, footer.as_ref())
             .map_err(|error| ReadError::io(&self.path, error))?;
         let is_whole = table.holes.is_empty() && table.unknown.is_none();
         match file.failure() {

@@ -16,8 +16,8 @@ use crate::error::{Corrupt, ReadError};
 use crate::format::FormatError;
 use crate::format::block::{BlockHead, HEAD_BYTES};
 use crate::format::block_table::{BlockRef, Entry};
+use crate::format::cipher::Opener;
 use crate::format::file_header::FileKind;
-use crate::format::identity::FileIdentity;
 use crate::ids::{Seq, StreamId, TimestampNs};
 use crate::io::{Env, IoFile};
 use crate::message::Message;
@@ -30,7 +30,7 @@ pub struct Segment {
     pub(super) store_uuid: u128,
     pub(super) manifest: SegmentManifest,
     pub(super) key: FileKey,
-    pub(super) identity: FileIdentity,
+    pub(super) opener: Opener,
     pub(super) cache: Arc<Cache>,
     pub(super) table: RwLock<Option<Arc<Table>>>,
 }
@@ -65,7 +65,7 @@ impl Segment {
             store_uuid,
             manifest,
             key: FileKey::new(FileKind::Segment, manifest.id.0),
-            identity: FileIdentity::new(FileKind::Segment, store_uuid, manifest.id.0),
+            opener: env.opener(FileKind::Segment, store_uuid, manifest.id.0),
             cache,
             table: RwLock::new(None),
         }
@@ -292,7 +292,7 @@ impl Segment {
             Ok(_) => return Err(LoadError::Damaged("the file ends in the block".to_owned())),
             Err(error) => return Err(LoadError::Io(ReadError::io(&self.path, error))),
         }
-        let head = BlockHead::decode(self.identity, found.offset, &bytes)
+        let head = BlockHead::decode(self.opener.identity(), found.offset, &bytes)
             .map_err(|error| LoadError::Damaged(error.to_string()))?;
         let same = head.stream == found.stream
             && head.first_seq == found.first_seq

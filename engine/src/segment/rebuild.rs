@@ -17,8 +17,8 @@ use super::table::{Hole, SEQ_UNKNOWN_END, Table};
 use super::writer::DATA_OFFSET;
 use crate::format::block::{self, BlockHead, HEAD_BYTES};
 use crate::format::block_table::{BlockRef, Entry, ExtentInfo};
+use crate::format::cipher::Opener;
 use crate::format::footer::{self, Footer};
-use crate::format::identity::FileIdentity;
 use crate::format::page::{self, PAGE_BYTES, PageKind};
 use crate::ids::{Seq, StreamId};
 use crate::io::IoFile;
@@ -35,7 +35,7 @@ struct Gap {
 
 struct Scan<'a> {
     file: &'a dyn IoFile,
-    identity: FileIdentity,
+    opener: &'a Opener,
     /// Readable length.
     len: u64,
     blocks: Vec<BlockRef>,
@@ -47,13 +47,13 @@ struct Scan<'a> {
 /// Scans the file; `footer` is the sealed one, if it is readable. Fails only if the system fails a read.
 pub(super) fn rebuild(
     file: &dyn IoFile,
-    identity: FileIdentity,
+    opener: &Opener,
     manifest: &SegmentManifest,
     footer: Option<&Footer>,
 ) -> io::Result<Table> {
     let mut scan = Scan {
         file,
-        identity,
+        opener,
         len: file.len()?.min(manifest.file_bytes),
         blocks: Vec::new(),
         gaps: Vec::new(),
@@ -120,7 +120,7 @@ impl Scan<'_> {
         if self.file.read_at(&mut bytes, offset)? < HEAD_BYTES {
             return Ok(None);
         }
-        let Ok(head) = BlockHead::decode(self.identity, offset, &bytes) else {
+        let Ok(head) = BlockHead::decode(self.opener.identity(), offset, &bytes) else {
             return Ok(None);
         };
         Ok(Some(BlockRef {
@@ -143,7 +143,7 @@ impl Scan<'_> {
     fn page_at(&self, offset: u64, page_no: u32) -> Option<(PageKind, Vec<u8>)> {
         let mut bytes = vec![0_u8; PAGE_BYTES];
         self.file.read_exact_at(&mut bytes, offset).ok()?;
-        let (kind, payload) = page::decode_any(self.identity, page_no, &bytes).ok()?;
+        let (kind, payload) = page::decode_any(self.opener, page_no, &mut bytes).ok()?;
         Some((kind, payload.to_vec()))
     }
 

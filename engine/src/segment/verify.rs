@@ -142,7 +142,7 @@ impl Segment {
             let offset = footer.page_offset(page_no);
             let len = read(&mut bytes, offset)?;
             report.bytes += len as u64;
-            if let Err(error) = page::decode_any(self.identity, page_no, &bytes[..len]) {
+            if let Err(error) = page::decode_any(&self.opener, page_no, &mut bytes[..len]) {
                 report.harm(offset, error);
             }
             paced(len as u64);

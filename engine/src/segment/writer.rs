@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::SegmentManifest;
 use crate::format::block::{BlockBuilder, Codec, HEAD_BYTES};
 use crate::format::block_table::{BlockRef, Entry, ExtentInfo, Separator};
-use crate::format::file_header::{self, FileHeader, FileKind};
+use crate::format::cipher::Sealer;
+use crate::format::file_header::{self, FileKind};
 use crate::format::footer::Footer;
-use crate::format::identity::FileIdentity;
 use crate::format::page::{self, PageKind};
 use crate::format::record::Record;
 use crate::ids::{SegmentId, Seq, StreamId, TimestampNs};
@@ -34,7 +34,7 @@ pub struct SegmentWriter {
     path: PathBuf,
     store_uuid: u128,
     id: SegmentId,
-    identity: FileIdentity,
+    sealer: Sealer,
     buffer: Vec<u8>,
     /// Where the buffer goes in the file.
     buffer_offset: u64,
@@ -56,20 +56,14 @@ impl SegmentWriter {
         id: SegmentId,
     ) -> io::Result<SegmentWriter> {
         let file = env.io.open(path, OpenMode::CreateNew)?;
-        let header = FileHeader {
-            kind: FileKind::Segment,
-            store_uuid,
-            file_no: id.0,
-            epoch: 0,
-            base: 0,
-        };
+        let sealer = env.sealer(FileKind::Segment, store_uuid, id.0);
         Ok(SegmentWriter {
             file,
             path: path.to_owned(),
             store_uuid,
             id,
-            identity: FileIdentity::new(FileKind::Segment, store_uuid, id.0),
-            buffer: header.encode().to_vec(),
+            buffer: sealer.header().encode().to_vec(),
+            sealer,
             buffer_offset: 0,
             builder: BlockBuilder::new(StreamId(0)),
             codec: Codec::None,
@@ -250,7 +244,7 @@ impl SegmentWriter {
         });
         self.buffer.reserve(HEAD_BYTES + block.disk.len());
         self.buffer
-            .extend_from_slice(&head.encode(self.identity, offset));
+            .extend_from_slice(&head.encode(self.sealer.identity(), offset));
         self.buffer.extend_from_slice(&block.disk);
         drop(block);
         if let Some(extent) = &mut self.extent {
@@ -277,7 +271,7 @@ impl SegmentWriter {
             for entry in chunk {
                 entry.encode(&mut payload);
             }
-            page::encode(self.identity, kind, *page_no, &payload, &mut self.buffer);
+            page::encode(&self.sealer, kind, *page_no, &payload, &mut self.buffer);
             *page_no += 1;
             pages += 1;
             if self.buffer.len() >= WRITE_BYTES {

@@ -79,6 +79,7 @@ fn create(env: &Env, layout: &Layout) -> Result<u128, OpenError> {
         file_no: 0,
         epoch: 0,
         base: 0,
+        key: None,
     };
     let temporary = layout.format_temporary();
     match io.remove(&temporary) {

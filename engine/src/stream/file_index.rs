@@ -52,7 +52,7 @@ struct Opened {
 }
 
 enum OpenedRun {
-    File(Run),
+    File(Box<Run>),
     Memory(MemoryRun),
 }
 
@@ -239,7 +239,7 @@ impl FileIndex {
         match self.open_file(segment) {
             // What was unreadable when it was written may be readable now.
             Ok(run) if run.is_partial() => self.rebuild(segment),
-            Ok(run) => Ok(self.set(OpenedRun::File(run), Vec::new())),
+            Ok(run) => Ok(self.set(OpenedRun::File(Box::new(run)), Vec::new())),
             Err(RunError::Io { file, source }) => Err(ReadError::Io { file, source }),
             Err(error) => {
                 self.complain(&error);
@@ -282,7 +282,7 @@ impl FileIndex {
                     // A sealed file holds messages.
                     lost.push(self.everything());
                 }
-                Ok(self.set(OpenedRun::File(run), lost))
+                Ok(self.set(OpenedRun::File(Box::new(run)), lost))
             }
             Err(error) => {
                 tracing::warn!(%error, "keeping an index in memory: its file cannot be written");

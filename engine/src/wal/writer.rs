@@ -133,6 +133,7 @@ impl Wal {
             file_no: no,
             epoch,
             base: first_lsn.0,
+            key: None,
         };
         write_header(&*file, &header)?;
         file.sync_data()?;
@@ -291,6 +292,7 @@ impl Wal {
             file_no: spare.no,
             epoch: self.env.entropy.next_u64(),
             base: self.next_lsn.0,
+            key: None,
         };
         write_header(&*file, &header).map_err(failed("write"))?;
         let next = Current {

@@ -1,13 +1,16 @@
 //! The tables of sealed files.
 
+use super::encryption::{encrypt, file_key};
 use super::{check_layout, check_numbers};
 use crate::format::block::{self, BlockBuilder, BlockHead, Codec};
 use crate::format::block_table::{BlockRef, Entry, ExtentInfo, Separator};
 use crate::format::bloom::Bloom;
+use crate::format::cipher::Sealer;
 use crate::format::file_header::FileKind;
 use crate::format::footer::{self, Footer};
 use crate::format::identity::FileIdentity;
 use crate::format::key_page::{self, KeyPageBuilder, Place, Value, encode_chunk, encode_key};
+use crate::format::key_ring::{Key, KeyRing};
 use crate::format::page::{self, PageKind};
 use crate::format::record::Record;
 use crate::ids::{Seq, StreamId, TimestampNs};
@@ -76,30 +79,41 @@ fn format_document_footer() {
 
 #[test]
 fn format_document_page() {
-    let identity = FileIdentity::new(FileKind::Segment, UUID, 9);
-    let mut bytes = Vec::new();
-    page::encode(
-        identity,
-        PageKind::Extents,
-        0x0102_0304,
-        b"payload",
-        &mut bytes,
-    );
-    let digest = sealed_digest(FileKind::Segment, 9, 0x0102_0304, &bytes[8..]);
-    let mut payload = b"payload".to_vec();
-    payload.resize(page::PAYLOAD_BYTES_MAX, 0);
-    check_layout(
-        "page",
-        &bytes,
-        &[
-            ("digest", digest.to_le_bytes().to_vec()),
-            ("kind", vec![PageKind::Extents as u8]),
-            ("reserved", vec![0]),
-            ("payload_len", vec![7, 0]),
-            ("page_no", vec![4, 3, 2, 1]),
-            ("payload", payload),
-        ],
-    );
+    let (payload, page_no) = (b"payload", 0x0102_0304);
+    let mut padded = payload.to_vec();
+    padded.resize(page::PAYLOAD_BYTES_MAX, 0);
+    let keys = KeyRing::new(Key::new(&[5; 32]));
+    let salt = 0x1112_1314_1516_1718;
+    for keys in [None, Some(&keys)] {
+        let sealer = Sealer::new(keys, salt, FileKind::Segment, UUID, 9);
+        let mut bytes = Vec::new();
+        page::encode(&sealer, PageKind::Extents, page_no, payload, &mut bytes);
+        let digest = sealed_digest(FileKind::Segment, 9, u64::from(page_no), &bytes[8..]);
+        let (mut body, mut trailer) = (padded.clone(), vec![0; 24]);
+        if let Some(keys) = keys {
+            let key = file_key(keys.current(), FileKind::Segment, 9, salt);
+            let nonce = [2_u64, 0, 0, 0].map(|n| n as u8);
+            let nonce = [&nonce[..], &u64::from(page_no).to_le_bytes()].concat();
+            let tag = encrypt(&key, &nonce, &bytes[8..16], &mut body[..payload.len()]);
+            trailer[..16].copy_from_slice(&tag);
+            trailer[16..].copy_from_slice(&salt.to_le_bytes());
+        }
+        let mark = keys.map_or(0, |keys| (keys.current().id().number() % 255) as u8 + 1);
+        check_layout(
+            "page",
+            &bytes,
+            &[
+                ("digest", digest.to_le_bytes().to_vec()),
+                ("kind", vec![PageKind::Extents as u8]),
+                ("key", vec![mark]),
+                ("payload_len", vec![7, 0]),
+                ("page_no", vec![4, 3, 2, 1]),
+                ("payload", body),
+                ("tag", trailer[..16].to_vec()),
+                ("salt", trailer[16..].to_vec()),
+            ],
+        );
+    }
     use PageKind::*;
     let kinds = [
         ("table", Table),

@@ -72,6 +72,7 @@ impl Env {
             io: Arc::new(disk.clone()),
             clock: Arc::new(clock.clone()),
             entropy: Arc::new(SimEntropy::new(seed)),
+            keys: None,
         }
     }
 }
