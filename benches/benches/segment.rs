@@ -11,7 +11,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use riverlog_engine::cache::Cache;
 use riverlog_engine::format::record::{Record, record_crc};
 use riverlog_engine::ids::SegmentId;
-use riverlog_engine::index::{Run, rebuild_run};
+use riverlog_engine::index::{Run, RunIdentity, SubjectKey, rebuild_run};
 use riverlog_engine::io::Env;
 use riverlog_engine::segment::{Codec, ScanItem, Segment, SegmentManifest, SegmentWriter};
 use riverlog_engine::{Filter, Seq, StreamId, TimestampNs};
@@ -125,34 +125,21 @@ fn runs(c: &mut Criterion) {
         manifest.file_bytes,
         rebuild().sealed.file_bytes
     );
-    let run = Run::open(&env, &index, UUID, &manifest, cache.clone()).unwrap();
+    let wanted = RunIdentity::OfSegment(manifest);
+    let run = Run::open(&env, &index, UUID, &wanted, cache.clone()).unwrap();
+    let lookup = |subject: &[u8]| run.lookup(&SubjectKey::new(STREAM, subject)).unwrap();
     let mut next = numbers(SUBJECTS);
     let mut group = c.benchmark_group("run");
     group.bench_function("lookup warm", |b| {
-        b.iter(|| {
-            black_box(
-                run.lookup(STREAM, subject(next()).as_bytes())
-                    .unwrap()
-                    .unwrap(),
-            )
-        })
+        b.iter(|| black_box(lookup(subject(next()).as_bytes()).unwrap()))
     });
     group.bench_function("lookup absent", |b| {
-        b.iter(|| {
-            black_box(
-                run.lookup(STREAM, format!("orders.{:05}", next()).as_bytes())
-                    .unwrap(),
-            )
-        })
+        b.iter(|| black_box(lookup(format!("orders.{:05}", next()).as_bytes())))
     });
     group.bench_function("lookup cold", |b| {
         b.iter(|| {
             cache.clear();
-            black_box(
-                run.lookup(STREAM, subject(next()).as_bytes())
-                    .unwrap()
-                    .unwrap(),
-            )
+            black_box(lookup(subject(next()).as_bytes()).unwrap())
         })
     });
     group.sample_size(10);

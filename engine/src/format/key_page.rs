@@ -12,14 +12,18 @@
 //! Place 0: the postings follow as `seq_step~ size~`, the first step being 0. Else `place - 1` is
 //! the number of the posting page where they start, followed by `offset~ further_pages~`.
 //!
-//! Posting page: chunks `count~ first_seq~ size~ (seq_step~ size~)...`. A list that needs several
-//! pages goes on at offset 0 of the next.
+//! Posting page: chunks `count~ before~ first_seq~ size~ (seq_step~ size~)...`, `before` being the
+//! number of postings of the list in earlier chunks. A list that needs several pages goes on at
+//! offset 0 of the next.
 //!
 //! Separator page: `page_no~ key_len~ key` for each key page, ascending; the key is above every key
 //! of the pages before and not above the first of its own.
 //!
 //! Long keys, those of subjects above [`PAGED_SUBJECT_BYTES_MAX`], are not searched but read from front to
 //! back: `key_len~ value_len~ key value`, ascending, as one stream of bytes cut into pages.
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::cursor::Cursor;
 use super::page::PAYLOAD_BYTES_MAX;
@@ -78,6 +82,11 @@ fn from_key_byte(byte: u8) -> u8 {
 pub fn encode_key(stream: StreamId, subject: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&stream.0.to_be_bytes());
     out.extend(subject.iter().copied().map(to_key_byte));
+}
+
+/// The hash of a key for the filter.
+pub fn key_hash(key: &[u8]) -> u64 {
+    xxh3_64(key)
 }
 
 /// The order of subjects in a run: as bytes, but with `.` before every other.
@@ -222,26 +231,44 @@ pub fn decode_posting(cursor: &mut Cursor<'_>, from: Seq) -> Result<(Seq, u32), 
     Ok((Seq(seq), short(cursor.varint()?)?))
 }
 
-/// Appends as many postings as fit `space` bytes as one chunk; returns how many. 0 if none fits.
-pub fn encode_chunk(postings: &[(Seq, u32)], space: usize, out: &mut Vec<u8>) -> usize {
-    let mut count = 0;
-    let mut bytes = 0;
-    let mut from = Seq(0);
-    for (seq, size) in postings {
-        let more =
-            varint::encoded_len(seq.0.wrapping_sub(from.0)) + varint::encoded_len(u64::from(*size));
-        if bytes + more + varint::encoded_len(count as u64 + 1) > space {
-            break;
+/// Bytes that postings take in a chunk, without the two numbers in front of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChunkSize {
+    bytes: usize,
+    count: u64,
+    last: Seq,
+}
+
+impl ChunkSize {
+    /// Counts one more posting if the chunk, which comes after `before` others, then still fits
+    /// `space` bytes.
+    pub fn add(&mut self, before: u64, (seq, size): (Seq, u32), space: usize) -> bool {
+        let bytes = self.bytes
+            + varint::encoded_len(seq.0.wrapping_sub(self.last.0))
+            + varint::encoded_len(u64::from(size));
+        let head = varint::encoded_len(self.count + 1) + varint::encoded_len(before);
+        if bytes + head > space {
+            return false;
         }
-        bytes += more;
-        count += 1;
-        from = *seq;
+        *self = ChunkSize {
+            bytes,
+            count: self.count + 1,
+            last: seq,
+        };
+        true
     }
-    if count > 0 {
-        varint::encode(count as u64, out);
-        encode_postings(Seq(0), &postings[..count], out);
-    }
-    count
+}
+
+/// Appends postings as one chunk that comes after `before` others of its list.
+pub fn encode_chunk(before: u64, postings: &[(Seq, u32)], out: &mut Vec<u8>) {
+    varint::encode(postings.len() as u64, out);
+    varint::encode(before, out);
+    encode_postings(Seq(0), postings, out);
+}
+
+/// The numbers in front of a chunk's postings: how many there are, and how many came before.
+pub fn decode_chunk_head(cursor: &mut Cursor<'_>) -> Result<(u64, u64), FormatError> {
+    Ok((cursor.varint()?, cursor.varint()?))
 }
 
 /// Fills key pages.
@@ -305,25 +332,27 @@ impl KeyPageBuilder {
 
 /// Walks the entries of a key page.
 #[derive(Clone, Debug)]
-pub struct KeyPage<'a> {
-    entries: &'a [u8],
-    restarts: &'a [u8],
+pub struct KeyPage {
+    payload: Bytes,
+    /// Where the entries end and the offsets of whole keys begin.
+    entries_end: usize,
+    restarts: usize,
     at: usize,
     key: Vec<u8>,
 }
 
-impl<'a> KeyPage<'a> {
+impl KeyPage {
     /// Starts before the first entry.
-    pub fn new(payload: &'a [u8]) -> Result<KeyPage<'a>, FormatError> {
+    pub fn new(payload: Bytes) -> Result<KeyPage, FormatError> {
         let (rest, count) = payload
             .split_last_chunk::<2>()
             .ok_or(FormatError::Truncated)?;
         let bytes = 2 * usize::from(u16::from_le_bytes(*count));
-        let at = rest.len().checked_sub(bytes).ok_or(OUT_OF_RANGE)?;
-        let (entries, restarts) = rest.split_at(at);
+        let entries_end = rest.len().checked_sub(bytes).ok_or(OUT_OF_RANGE)?;
         Ok(KeyPage {
-            entries,
-            restarts,
+            entries_end,
+            restarts: bytes / 2,
+            payload,
             at: 0,
             key: Vec::new(),
         })
@@ -334,9 +363,15 @@ impl<'a> KeyPage<'a> {
         &self.key
     }
 
+    /// The page's payload.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
     /// Moves to the next entry and returns where its value is in the payload.
     pub fn next_value(&mut self) -> Result<Option<std::ops::Range<usize>>, FormatError> {
-        let rest = self.entries.get(self.at..).ok_or(OUT_OF_RANGE)?;
+        let entries = self.payload.get(..self.entries_end).unwrap_or_default();
+        let rest = entries.get(self.at..).ok_or(OUT_OF_RANGE)?;
         if rest.is_empty() {
             return Ok(None);
         }
@@ -345,7 +380,7 @@ impl<'a> KeyPage<'a> {
         let suffix_len = cursor.varint()?;
         let value_len = cursor.varint()?;
         let suffix = cursor.bytes(suffix_len)?;
-        let start = self.entries.len() - cursor.rest().len();
+        let start = entries.len() - cursor.rest().len();
         cursor.bytes(value_len)?;
         let shared = usize::try_from(shared).unwrap_or(usize::MAX);
         if shared > self.key.len() {
@@ -353,14 +388,14 @@ impl<'a> KeyPage<'a> {
         }
         self.key.truncate(shared);
         self.key.extend_from_slice(suffix);
-        self.at = self.entries.len() - cursor.rest().len();
+        self.at = entries.len() - cursor.rest().len();
         Ok(Some(start..self.at))
     }
 
     /// Moves before the first entry whose key is not below `key`, as far as whole keys tell; up to
     /// 15 smaller entries may come first.
     pub fn seek(&mut self, key: &[u8]) -> Result<(), FormatError> {
-        let (mut low, mut high) = (0, self.restarts.len() / 2);
+        let (mut low, mut high) = (0, self.restarts);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
             self.restart(middle)?;
@@ -375,8 +410,11 @@ impl<'a> KeyPage<'a> {
     }
 
     fn restart(&mut self, index: usize) -> Result<(), FormatError> {
-        self.at = match self.restarts.get(2 * index..2 * index + 2) {
-            Some(&[low, high]) => usize::from(u16::from_le_bytes([low, high])),
+        let restarts = self.payload.get(self.entries_end..).unwrap_or_default();
+        self.at = match restarts.get(2 * index..2 * index + 2) {
+            Some(&[low, high]) if index < self.restarts => {
+                usize::from(u16::from_le_bytes([low, high]))
+            }
             _ => 0,
         };
         self.key.clear();
@@ -426,17 +464,30 @@ mod tests {
     }
 
     #[test]
-    fn chunks_take_what_fits() {
+    fn a_chunk_takes_the_bytes_that_its_size_says() {
         let postings: Vec<(Seq, u32)> = (1..=1000).map(|n| (Seq(1000 * n), 500)).collect();
-        for space in [0, 3, 4, 5, 100, 4080, 10_000] {
+        for (space, before) in [
+            (0, 0),
+            (5, 0),
+            (6, 0),
+            (6, 200),
+            (7, 200),
+            (100, 9),
+            (4080, 1),
+        ] {
+            let mut size = ChunkSize::default();
+            let count = postings
+                .iter()
+                .take_while(|posting| size.add(before, **posting, space))
+                .count();
             let mut out = Vec::new();
-            let count = encode_chunk(&postings, space, &mut out);
-            assert!(out.len() <= space);
-            assert_eq!(count > 0, space >= 5, "space {space}");
+            encode_chunk(before, &postings[..count], &mut out);
+            assert!(count == 0 || out.len() <= space);
+            assert_eq!(count > 0, space >= 6 + usize::from(before > 127));
             if count < postings.len() {
-                let mut more = Vec::new();
-                encode_chunk(&postings[..count + 1], usize::MAX, &mut more);
-                assert!(more.len() > space);
+                out.clear();
+                encode_chunk(before, &postings[..=count], &mut out);
+                assert!(out.len() > space, "one more would not fit");
             }
         }
     }
@@ -474,7 +525,7 @@ mod tests {
             entries.truncate(fitting);
             let payload = builder.finish();
             prop_assert!(payload.len() <= PAYLOAD_BYTES_MAX);
-            let mut page = KeyPage::new(&payload).unwrap();
+            let mut page = KeyPage::new(Bytes::from(payload.clone())).unwrap();
             for (k, v) in &entries {
                 let value = page.next_value().unwrap().unwrap();
                 prop_assert_eq!((page.key(), &payload[value]), (&k[..], &v[..]));
@@ -495,7 +546,7 @@ mod tests {
 
         #[test]
         fn garbage_pages_end(payload: Vec<u8>, probe: Vec<u8>) {
-            if let Ok(mut page) = KeyPage::new(&payload) {
+            if let Ok(mut page) = KeyPage::new(Bytes::from(payload.clone())) {
                 let _ = page.seek(&probe);
                 for _ in 0..=payload.len() {
                     match page.next_value() {

@@ -19,7 +19,10 @@ use crate::format::key_page::{KeyPage, Value};
 use crate::format::page::{self, PAGE_BYTES, PAYLOAD_BYTES_MAX, PageKind};
 use crate::format::record::{Record, record_crc};
 use crate::ids::{SegmentId, Seq, StreamId, TimestampNs};
-use crate::index::{Run, RunError, RunWriter};
+use crate::index::{
+    Merge, MergeInput, MergeScope, Run, RunError, RunIdentity, RunManifest, RunSource, RunWriter,
+    SubjectKey,
+};
 use crate::io::OpenMode;
 use crate::io::sim::SimDisk;
 use crate::segment::{LoadedBlock, Segment, SegmentManifest, SegmentWriter, Stretch};
@@ -150,9 +153,15 @@ fn write_sealed(disk: &SimDisk) -> std::io::Result<(SegmentManifest, [PathBuf; 2
         }
     }
     let sealed = writer.finish()?;
-    let mut run = RunWriter::new(&env, &files[1], UUID, &sealed.manifest)?;
+    let source = RunSource::Segment(sealed.manifest);
+    let mut run = RunWriter::new(&env, &files[1], UUID, source, 100)?;
     for (subject, postings) in &postings {
         run.push(STREAM, subject, postings)?;
+    }
+    // Enough subjects for a filter.
+    for n in 100..140_u64 {
+        let subject = format!("b.{n}");
+        run.push(StreamId(STREAM.0 + 1), subject.as_bytes(), &[(Seq(n), 1)])?;
     }
     run.finish(0)?;
     Ok((sealed.manifest, files))
@@ -225,17 +234,10 @@ pub fn fuzz_run(data: &[u8]) {
     };
     damage(&disk, &files[1..], data);
     let cache = || Arc::new(Cache::new(1 << 18, 4));
-    if let Ok(run) = Run::open(&env(&disk), &files[1], UUID, &manifest, cache()) {
-        for seq in (1..=LAST_SEQ).filter(|seq| is_written(*seq)) {
-            let subject = subject_of(seq);
-            let Ok(entry) = run.lookup(STREAM, &subject) else {
-                continue;
-            };
-            let entry = entry.expect("the subject was written");
-            if let Ok(postings) = list(&run, &entry) {
-                assert!(postings.contains(&(Seq(seq), payload_of(seq).len() as u32)));
-            }
-        }
+    let wanted = RunIdentity::OfSegment(manifest);
+    if let Ok(run) = Run::open(&env(&disk), &files[1], UUID, &wanted, cache()) {
+        check_run(&run, |_| true);
+        merge_with(&disk, Arc::new(run));
     }
     let pages = split_pages(data);
     if write_pages(&disk, Path::new("/sealed/2.idx"), &pages).is_ok() {
@@ -244,15 +246,15 @@ pub fn fuzz_run(data: &[u8]) {
             footer_digest: 0,
             ..manifest
         };
-        read_all(&Run::open(
-            &env(&disk),
-            Path::new("/sealed/2.idx"),
-            UUID,
-            &manifest,
-            cache(),
-        ));
+        let path = Path::new("/sealed/2.idx");
+        let wanted = RunIdentity::OfSegment(manifest);
+        let run = Run::open(&env(&disk), path, UUID, &wanted, cache());
+        read_all(&run);
+        if let Ok(run) = run {
+            merge_with(&disk, Arc::new(run));
+        }
     }
-    if let Ok(mut page) = KeyPage::new(data) {
+    if let Ok(mut page) = KeyPage::new(Bytes::copy_from_slice(data)) {
         for _ in 0..data.len() {
             match page.next_value() {
                 Ok(Some(value)) => _ = Value::decode(&data[value]),
@@ -262,11 +264,67 @@ pub fn fuzz_run(data: &[u8]) {
     }
 }
 
-/// Up to four pages, each behind its length (2).
+/// Every message of the stream that is to be there is found under its subject, or damage is.
+fn check_run(run: &Run, is_kept: impl Fn(u64) -> bool) {
+    for seq in (1..=LAST_SEQ).filter(|seq| is_written(*seq)) {
+        let Ok(entry) = run.lookup(&SubjectKey::new(STREAM, &subject_of(seq))) else {
+            continue;
+        };
+        let entry = entry.expect("the subject was written");
+        if let Ok(postings) = list(run, &entry) {
+            let posting = (Seq(seq), payload_of(seq).len() as u32);
+            assert_eq!(postings.contains(&posting), is_kept(seq));
+        }
+    }
+}
+
+/// Merges a run with itself, cut in two, without every fifth message. What comes out holds the
+/// messages of the first run, unless the merge fails.
+fn merge_with(disk: &SimDisk, run: Arc<Run>) {
+    let (env, path, id) = (env(disk), Path::new("/sealed/9.idx"), SegmentId(9));
+    _ = env.io.remove(path);
+    let half = |first, last| MergeInput {
+        run: run.clone(),
+        scope: Some(MergeScope {
+            stream: STREAM,
+            first: Seq(first),
+            last: Seq(last),
+        }),
+    };
+    let inputs = vec![half(LAST_SEQ / 2 + 1, u64::MAX), half(0, LAST_SEQ / 2)];
+    let writer = RunWriter::new(&env, path, UUID, RunSource::Merged(id), 10);
+    let Ok(mut merge) = Merge::new(inputs, writer.expect("no system call failed")) else {
+        return;
+    };
+    let is_kept = |seq: u64| !seq.is_multiple_of(5);
+    let retain = &mut |_: StreamId, postings: &mut Vec<(Seq, u32)>| {
+        postings.retain(|(seq, _)| is_kept(seq.0));
+    };
+    while let Ok(is_done) = merge.advance(7, retain) {
+        if !is_done {
+            continue;
+        }
+        let sealed = merge.finish().expect("no system call failed");
+        let manifest = RunManifest {
+            id,
+            file_bytes: sealed.file_bytes,
+            footer_digest: sealed.footer_digest,
+        };
+        let cache = Arc::new(Cache::new(1 << 18, 4));
+        let wanted = RunIdentity::Exactly(manifest);
+        let merged = Run::open(&env, path, UUID, &wanted, cache).expect("just written");
+        if run.postings_count() > 0 {
+            check_run(&merged, is_kept);
+        }
+        return;
+    }
+}
+
+/// Up to five pages, each behind its length (2).
 fn split_pages(mut data: &[u8]) -> Vec<&[u8]> {
     let mut pages = Vec::new();
     while let Some((len, rest)) = data.split_first_chunk::<2>()
-        && pages.len() < 4
+        && pages.len() < 5
     {
         let len = usize::from(u16::from_le_bytes(*len)) % (PAYLOAD_BYTES_MAX + 1);
         let (page, behind) = rest.split_at(len.min(rest.len()));
@@ -289,22 +347,23 @@ fn read_all(run: &Result<Run, RunError>) {
     let Ok(run) = run else {
         return;
     };
-    _ = run.lookup(STREAM, b"a.b");
+    _ = run.lookup(&SubjectKey::new(STREAM, b"a.b"));
     for text in [&b">"[..], b"a.*", b"a.>"] {
         let Ok(filter) = Filter::new(text) else {
             continue;
         };
         for stream in 0..4 {
             _ = run.matching(StreamId(stream), &filter, &mut |_, entry| {
-                _ = list(run, entry);
-                _ = run.postings_rev(entry, Seq(9), &mut |_, _| ControlFlow::Continue(()));
+                _ = list(run, &entry);
+                _ = run.count_from(&entry, Seq(9));
+                _ = run.postings_rev(&entry, Seq(9), &mut |_, _| ControlFlow::Continue(()));
                 ControlFlow::Continue(())
             });
         }
     }
 }
 
-/// Writes a run file whose pages are the given bytes: keys, postings, separators, long keys.
+/// Writes a run file whose pages are the given bytes: keys, postings, separators, long keys, filter.
 fn write_pages(disk: &SimDisk, path: &Path, payloads: &[&[u8]]) -> std::io::Result<()> {
     let sealer = Sealer::new(None, 0, FileKind::Index, UUID, 2);
     let kinds = [
@@ -312,6 +371,7 @@ fn write_pages(disk: &SimDisk, path: &Path, payloads: &[&[u8]]) -> std::io::Resu
         PageKind::Postings,
         PageKind::KeySeparators,
         PageKind::LongKeys,
+        PageKind::Filter,
     ];
     let mut file = vec![0; 64];
     for (page_no, (kind, payload)) in kinds.into_iter().zip(payloads).enumerate() {
@@ -323,7 +383,7 @@ fn write_pages(disk: &SimDisk, path: &Path, payloads: &[&[u8]]) -> std::io::Resu
         store_uuid: UUID,
         file_no: 2,
         pages_offset: 64,
-        section_pages: [has(0) + has(1), has(2), has(3), 0],
+        section_pages: [has(0) + has(1), has(2), has(3), has(4)],
         items: [0; 3],
         source_digest: 0,
         file_bytes: (64 + payloads.len() * PAGE_BYTES + footer::BYTES) as u64,
@@ -411,7 +471,11 @@ mod tests {
             assert!(keys.push(&key, &value));
         }
         let mut valid = Vec::new();
-        for page in [&keys.finish()[..], &[2, 4, 5, 3, 6, 1, 9, 9], &[0, 1, 0]] {
+        for page in [
+            &keys.finish()[..],
+            &[2, 0, 4, 5, 3, 6, 1, 2, 9, 9],
+            &[0, 1, 0],
+        ] {
             valid.extend_from_slice(&(page.len() as u16).to_le_bytes());
             valid.extend_from_slice(page);
         }

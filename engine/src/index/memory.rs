@@ -3,24 +3,26 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
+use super::reader::SubjectKey;
 use crate::config::Storage;
 use crate::error::{Corrupt, ReadError};
-use crate::ids::{Seq, StreamId};
+use crate::format::key_page::{PAGED_SUBJECT_BYTES_MAX, decode_key, encode_key};
+use crate::ids::StreamId;
 use crate::limits::accounted_bytes;
 use crate::segment::{ScanItem, Segment};
 use crate::subject::Filter;
 
-/// Sequences of one subject, ascending, with their accounted sizes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemoryEntry {
-    /// The sequences.
-    pub postings: Vec<(Seq, u32)>,
-}
+use super::Posting;
+use super::cursor::{KeyOrder, OwnedKey};
 
-/// The subjects of one sealed file.
+/// Sees a subject and its sequences, and says whether to go on.
+pub type ListVisitor<'v> = dyn FnMut(&[u8], &[Posting]) -> ControlFlow<()> + 'v;
+
+/// The subjects of one sealed file: sequences, ascending, with their accounted sizes.
 #[derive(Debug, Default)]
 pub struct MemoryRun {
-    subjects: BTreeMap<(StreamId, Box<[u8]>), MemoryEntry>,
+    /// In the order of a run: long keys come last.
+    subjects: BTreeMap<OwnedKey, Vec<Posting>>,
 }
 
 impl MemoryRun {
@@ -36,20 +38,17 @@ impl MemoryRun {
                     return ControlFlow::Continue(());
                 }
             };
-            {
-                for message in block.iter() {
-                    let layout = message.layout();
-                    let (subject, headers) = (layout.subject as usize, layout.headers as usize);
-                    let payload = layout.payload as usize;
-                    let size = accounted_bytes(Storage::File, subject, headers, payload);
-                    let size = u32::try_from(size).unwrap_or(u32::MAX);
-                    let key = (block.stream(), Box::from(message.subject()));
-                    run.subjects
-                        .entry(key)
-                        .or_default()
-                        .postings
-                        .push((message.seq, size));
-                }
+            for message in block.iter() {
+                let layout = message.layout();
+                let (subject, headers) = (layout.subject as usize, layout.headers as usize);
+                let payload = layout.payload as usize;
+                let size = accounted_bytes(Storage::File, subject, headers, payload);
+                let size = u32::try_from(size).unwrap_or(u32::MAX);
+                let mut key = Vec::new();
+                encode_key(block.stream(), message.subject(), &mut key);
+                let is_long = subject > PAGED_SUBJECT_BYTES_MAX;
+                let postings = run.subjects.entry((is_long, key)).or_default();
+                postings.push((message.seq, size));
             }
             ControlFlow::Continue(())
         })?;
@@ -62,24 +61,38 @@ impl MemoryRun {
     }
 
     /// The sequences of a subject.
-    pub fn lookup(&self, stream: StreamId, subject: &[u8]) -> Option<&MemoryEntry> {
-        self.subjects.get(&(stream, Box::from(subject)))
+    pub fn lookup(&self, subject: &SubjectKey) -> Option<&[Posting]> {
+        let key = (subject.is_long(), subject.bytes().to_vec());
+        self.subjects.get(&key).map(Vec::as_slice)
     }
 
-    /// Visits the subjects of a stream that match, in subject order.
-    pub fn matching(
+    /// The first key after `after` that starts with `prefix`, and its sequences.
+    pub(crate) fn next_key(
         &self,
-        stream: StreamId,
-        filter: &Filter,
-        visit: &mut dyn FnMut(&[u8], &MemoryEntry) -> ControlFlow<()>,
-    ) {
-        let from = (stream, Box::from(filter.prefix()));
-        let until = (Bound::Included(from), Bound::Unbounded);
-        for ((of, subject), entry) in self.subjects.range(until) {
-            if *of != stream || !subject.starts_with(filter.prefix()) {
-                return;
-            }
-            if filter.matches(subject) && visit(subject, entry).is_break() {
+        prefix: &[u8],
+        after: Option<KeyOrder<'_>>,
+    ) -> Option<(KeyOrder<'_>, &[Posting])> {
+        let from = match after {
+            Some((is_long, key)) => Bound::Excluded((is_long, key.to_vec())),
+            None => Bound::Included((false, prefix.to_vec())),
+        };
+        self.subjects
+            .range((from, Bound::Unbounded))
+            .find(|((_, key), _)| key.starts_with(prefix))
+            .map(|((is_long, key), postings)| ((*is_long, &key[..]), &postings[..]))
+    }
+
+    /// Visits the subjects of a stream that match, in the order of a run.
+    pub fn matching(&self, stream: StreamId, filter: &Filter, visit: &mut ListVisitor<'_>) {
+        let mut prefix = Vec::new();
+        encode_key(stream, filter.prefix(), &mut prefix);
+        let mut subject = Vec::new();
+        for ((_, key), postings) in &self.subjects {
+            // Keys were encoded from a stream and a subject.
+            let matches = key.starts_with(&prefix)
+                && decode_key(key, &mut subject).is_ok()
+                && filter.matches(&subject);
+            if matches && visit(&subject, postings).is_break() {
                 return;
             }
         }

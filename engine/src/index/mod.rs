@@ -1,13 +1,19 @@
 //! Subject index: which sequences have which subject.
 //!
 //! A *run* is an immutable sorted map from (stream, subject) to the sequences and sizes of its
-//! messages in one segment. It is derived: a run that is missing or damaged is made anew from the
-//! segment's blocks and gives the same answers. It never names file offsets, so data and index can
-//! be rewritten without each other.
+//! messages. There is one for each segment; merged runs hold what several of them know of one
+//! stream. Runs are derived: one that is missing or damaged is made anew, from the segment's blocks
+//! in the end, and gives the same answers. They never name file offsets, so data and index can be
+//! rewritten without each other.
 
+mod any_run;
+mod cursor;
 mod memory;
+mod merge;
+mod postings;
 mod reader;
 mod rebuild;
+mod separators;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -18,12 +24,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use crate::format::key_page::compare_subjects;
-use crate::ids::SegmentId;
+use crate::ids::{SegmentId, Seq};
 
-pub use memory::{MemoryEntry, MemoryRun};
-pub use reader::{Run, SubjectEntry};
+pub use memory::MemoryRun;
+pub use merge::{Merge, MergeError, MergeInput, MergeScope};
+pub use postings::SubjectEntry;
+pub use reader::{Run, RunIdentity, SubjectKey};
 pub use rebuild::{RebuiltRun, rebuild_run};
-pub use writer::{RunWriter, SealedRun};
+pub use writer::{RunSource, RunWriter, SealedRun};
+
+/// A sequence and the accounted size of its message.
+pub type Posting = (Seq, u32);
+
+/// What the metadata log remembers of a merged run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunManifest {
+    /// Number of the file.
+    pub id: SegmentId,
+    /// Length of the file.
+    pub file_bytes: u64,
+    /// Digest of the footer. A file whose footer has another digest is not the one that was made.
+    pub footer_digest: u64,
+}
 
 /// A run cannot answer.
 #[derive(Clone, Debug)]

@@ -8,24 +8,57 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::RunError;
+use super::postings::SubjectEntry;
+use super::separators::Separators;
+use super::{RunError, RunManifest};
 use crate::cache::{Cache, FileKey};
 use crate::format::FormatError;
+use crate::format::bloom::Bloom;
 use crate::format::cipher::Opener;
 use crate::format::cursor::Cursor;
 use crate::format::file_header::FileKind;
 use crate::format::footer::{self, Footer};
 use crate::format::key_page::{
-    KeyPage, PAGED_SUBJECT_BYTES_MAX, Place, Value, decode_key, decode_long, decode_posting,
-    encode_key,
+    KeyPage, PAGED_SUBJECT_BYTES_MAX, decode_key, decode_long, encode_key, key_hash,
 };
 use crate::format::page::{self, PAGE_BYTES, PageKind};
-use crate::ids::{Seq, StreamId};
+use crate::ids::{SegmentId, StreamId};
 use crate::io::{Env, IoFile};
 use crate::segment::SegmentManifest;
 use crate::subject::Filter;
 
-/// An open run. The first key of each page stays in memory; pages go through the cache.
+/// Pages that opening reads at once.
+const PAGES_PER_READ: u32 = 16;
+
+/// What a run must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunIdentity {
+    /// The run of this segment.
+    OfSegment(SegmentManifest),
+    /// Exactly this file.
+    Exactly(RunManifest),
+}
+
+impl RunIdentity {
+    fn file_no(&self) -> SegmentId {
+        match self {
+            RunIdentity::OfSegment(manifest) => manifest.id,
+            RunIdentity::Exactly(manifest) => manifest.id,
+        }
+    }
+}
+
+/// Whether a page that is read is kept for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// It may be asked for again.
+    Again,
+    /// A walk over the whole file, which must not displace what others use.
+    Once,
+}
+
+/// An open run. The filter and the first key of each page stay in memory; pages go through the
+/// cache.
 pub struct Run {
     env: Env,
     path: PathBuf,
@@ -33,35 +66,39 @@ pub struct Run {
     opener: Opener,
     cache: Arc<Cache>,
     footer: Footer,
-    separators: Vec<Separator>,
+    separators: Separators,
+    filter: Bloom,
 }
 
-/// What a run knows of one subject.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SubjectEntry {
-    /// Number of messages.
-    pub count: u64,
-    /// First sequence.
-    pub first: Seq,
-    /// Last sequence.
-    pub last: Seq,
-    /// Sum of the messages' accounted sizes.
-    pub bytes: u64,
-    place: Postings,
+/// A subject as runs know it, prepared once for all of them.
+#[derive(Clone, Debug)]
+pub struct SubjectKey {
+    key: Vec<u8>,
+    hash: u64,
+    is_long: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Postings {
-    One(u32),
-    Inline {
-        encoded: Bytes,
-        page_no: u32,
-    },
-    Pages {
-        page_no: u32,
-        offset: u32,
-        further: u32,
-    },
+impl SubjectKey {
+    /// The key of a subject of a stream.
+    pub fn new(stream: StreamId, subject: &[u8]) -> SubjectKey {
+        let mut key = Vec::with_capacity(8 + subject.len());
+        encode_key(stream, subject, &mut key);
+        SubjectKey {
+            hash: key_hash(&key),
+            is_long: subject.len() > PAGED_SUBJECT_BYTES_MAX,
+            key,
+        }
+    }
+
+    /// The key's bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// True if it is not on a key page.
+    pub(super) fn is_long(&self) -> bool {
+        self.is_long
+    }
 }
 
 /// A callback over entries, which are decoded on demand: key, decoder, whether to go on.
@@ -70,40 +107,48 @@ type Visitor<'v> = dyn FnMut(
         &dyn Fn() -> Result<SubjectEntry, FormatError>,
     ) -> Result<ControlFlow<()>, FormatError>
     + 'v;
-/// Number and first key of a key page.
-type Separator = (u32, Box<[u8]>);
 
 impl Run {
-    /// Opens the run of a segment: reads the footer and the first key of each page.
+    /// Opens a run: reads the footer, the first key of each page and the filter.
     ///
     /// # Errors
     ///
-    /// [`RunError::Missing`] and [`RunError::Damaged`] are mended by
-    /// [`rebuild_run`](super::rebuild_run).
+    /// [`RunError::Missing`] and [`RunError::Damaged`]: it must be made anew.
     pub fn open(
         env: &Env,
         path: &Path,
         store_uuid: u128,
-        source: &SegmentManifest,
+        wanted: &RunIdentity,
         cache: Arc<Cache>,
     ) -> Result<Run, RunError> {
-        let key = FileKey::new(FileKind::Index, source.id.0);
+        let file_no = wanted.file_no().0;
+        let key = FileKey::new(FileKind::Index, file_no);
         let file = match cache.file(env, key, path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(RunError::Missing),
             Err(error) => return Err(RunError::io(path, error)),
         };
-        let footer = read_footer(&*file, path, store_uuid, source)?;
+        let footer = read_footer(&*file, path, store_uuid, wanted)?;
         let mut run = Run {
             env: env.clone(),
             path: path.to_owned(),
             key,
-            opener: env.opener(FileKind::Index, store_uuid, source.id.0),
+            opener: env.opener(FileKind::Index, store_uuid, file_no),
             cache,
             footer,
-            separators: Vec::new(),
+            separators: Separators::default(),
+            filter: Bloom::default(),
         };
-        run.separators = run.read_separators()?;
+        let mut separators = Separators::default();
+        run.read_section(&*file, 1, PageKind::KeySeparators, &mut |payload| {
+            separators.push_page(payload)
+        })?;
+        run.separators = separators;
+        let mut filter = Bloom::default();
+        run.read_section(&*file, 3, PageKind::Filter, &mut |payload| {
+            filter.push_page(payload)
+        })?;
+        run.filter = filter;
         Ok(run)
     }
 
@@ -123,29 +168,46 @@ impl Run {
         self.footer.items[2] > 0
     }
 
-    /// What is known of one subject.
-    pub fn lookup(
-        &self,
-        stream: StreamId,
-        subject: &[u8],
-    ) -> Result<Option<SubjectEntry>, RunError> {
-        let mut key = Vec::with_capacity(8 + subject.len());
-        encode_key(stream, subject, &mut key);
+    /// Bytes of the keys that are too long for key pages.
+    pub fn long_key_bytes_max(&self) -> u64 {
+        u64::from(self.footer.section_pages[2]) * PAGE_BYTES as u64
+    }
+
+    /// RAM held besides cached pages, in bytes.
+    pub fn ram_bytes(&self) -> u64 {
+        self.filter.ram_bytes() + self.separators.ram_bytes()
+    }
+
+    /// Pages of keys and postings.
+    pub(super) fn data_pages(&self) -> u32 {
+        self.footer.section_pages[0]
+    }
+
+    pub(super) fn separators(&self) -> &Separators {
+        &self.separators
+    }
+
+    /// What is known of one subject. Most absent ones cost no page.
+    pub fn lookup(&self, subject: &SubjectKey) -> Result<Option<SubjectEntry>, RunError> {
+        if !self.filter.maybe_contains(subject.hash) {
+            return Ok(None);
+        }
+        let key = subject.bytes();
         let mut found = None;
         let mut take = |at: &[u8], entry: &dyn Fn() -> Result<SubjectEntry, FormatError>| {
             if at == key {
                 found = Some(entry()?);
             }
-            Ok(match at < &key[..] {
+            Ok(match at < key {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             })
         };
-        if subject.len() > PAGED_SUBJECT_BYTES_MAX {
+        if subject.is_long {
             self.visit_long(&mut take)?;
         } else {
             // The key can only be on one page.
-            self.seek(&key, 1, &mut take)?;
+            self.seek(key, 1, &mut take)?;
         }
         Ok(found)
     }
@@ -156,12 +218,12 @@ impl Run {
         &self,
         stream: StreamId,
         filter: &Filter,
-        visit: &mut dyn FnMut(&[u8], &SubjectEntry) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(&[u8], SubjectEntry) -> ControlFlow<()>,
     ) -> Result<(), RunError> {
         if let Some(subject) = filter.literal() {
-            if let Some(entry) = self.lookup(stream, subject)? {
+            if let Some(entry) = self.lookup(&SubjectKey::new(stream, subject))? {
                 // One subject: there is nothing behind it to stop before.
-                let _ = visit(subject, &entry);
+                let _ = visit(subject, entry);
             }
             return Ok(());
         }
@@ -180,7 +242,7 @@ impl Run {
             if !filter.matches(&subject) {
                 return Ok(ControlFlow::Continue(()));
             }
-            let flow = visit(&subject, &entry()?);
+            let flow = visit(&subject, entry()?);
             stopped.set(flow.is_break());
             Ok(flow)
         };
@@ -197,14 +259,25 @@ impl Run {
         Ok(())
     }
 
-    /// Visits the keys that are too long for key pages.
-    fn visit_long(&self, visit: &mut Visitor<'_>) -> Result<(), RunError> {
+    /// The keys that are too long for key pages, as one stream of bytes.
+    pub(super) fn long_keys(&self, uses: Use) -> Result<Bytes, RunError> {
         let start = self.footer.section_start(2);
         let mut joined = Vec::new();
         for index in 0..self.footer.section_pages[2] {
-            joined.extend_from_slice(&self.page(PageKind::LongKeys, start + index)?);
+            joined.extend_from_slice(&self.page(PageKind::LongKeys, start + index, uses)?);
         }
-        let joined = Bytes::from(joined);
+        Ok(Bytes::from(joined))
+    }
+
+    /// An error in the keys that are too long for key pages.
+    pub(super) fn damaged_long(&self, error: FormatError) -> RunError {
+        self.damaged(self.footer.section_start(2), error)
+    }
+
+    /// Visits the keys that are too long for key pages.
+    fn visit_long(&self, visit: &mut Visitor<'_>) -> Result<(), RunError> {
+        let start = self.footer.section_start(2);
+        let joined = self.long_keys(Use::Again)?;
         let mut cursor = Cursor::new(&joined);
         while !cursor.rest().is_empty() {
             let (key, value) =
@@ -219,117 +292,30 @@ impl Run {
         Ok(())
     }
 
-    /// Visits the sequences and sizes of a subject from `from` on, ascending.
-    pub fn postings(
-        &self,
-        entry: &SubjectEntry,
-        from: Seq,
-        visit: &mut dyn FnMut(Seq, u32) -> ControlFlow<()>,
-    ) -> Result<(), RunError> {
-        let chunks = self.chunks(entry);
-        // The last chunk that starts at or before `from`: later ones cannot hold anything earlier.
-        let (mut low, mut high) = (0, chunks);
-        while high - low > 1 {
-            let middle = low + (high - low) / 2;
-            let starts_behind = match self.chunk(entry, middle)?.first() {
-                Some((seq, _)) => *seq > from,
-                None => true,
-            };
-            if starts_behind {
-                high = middle;
-            } else {
-                low = middle;
-            }
-        }
-        for index in low..chunks {
-            for (seq, size) in self.chunk(entry, index)? {
-                if seq >= from && visit(seq, size).is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Visits the sequences and sizes of a subject up to and including `to`, descending.
-    pub fn postings_rev(
-        &self,
-        entry: &SubjectEntry,
-        to: Seq,
-        visit: &mut dyn FnMut(Seq, u32) -> ControlFlow<()>,
-    ) -> Result<(), RunError> {
-        for index in (0..self.chunks(entry)).rev() {
-            for (seq, size) in self.chunk(entry, index)?.into_iter().rev() {
-                if seq <= to && visit(seq, size).is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn chunks(&self, entry: &SubjectEntry) -> u32 {
-        match entry.place {
-            Postings::One(_) | Postings::Inline { .. } => 1,
-            // Both numbers come from disk; pages end where the file does.
-            Postings::Pages {
-                page_no, further, ..
-            } => {
-                let pages = self.footer.section_pages[0];
-                further.min(pages.saturating_sub(page_no)).saturating_add(1)
-            }
-        }
-    }
-
-    /// Decodes part `index` of a posting list.
-    fn chunk(&self, entry: &SubjectEntry, index: u32) -> Result<Vec<(Seq, u32)>, RunError> {
-        match &entry.place {
-            Postings::One(size) => Ok(vec![(entry.first, *size)]),
-            Postings::Inline { encoded, page_no } => {
-                decode_list(Cursor::new(encoded), entry.first, entry.count)
-                    .map_err(|error| self.damaged(*page_no, error))
-            }
-            Postings::Pages {
-                page_no, offset, ..
-            } => {
-                let page_no = page_no.saturating_add(index);
-                let offset = if index == 0 { *offset as usize } else { 0 };
-                let payload = self.page(PageKind::Postings, page_no)?;
-                let chunk = payload.get(offset..).unwrap_or_default();
-                let mut cursor = Cursor::new(chunk);
-                cursor
-                    .varint()
-                    .and_then(|count| decode_list(cursor, Seq(0), count))
-                    .map_err(|error| self.damaged(page_no, error))
-            }
-        }
-    }
-
-    /// Visits entries from the first key not below `start`, on at most `pages_max` pages; the visitor decodes an entry only if
-    /// it needs it.
+    /// Visits entries from the first key not below `start`, on at most `pages_max` pages; the
+    /// visitor decodes an entry only if it needs it.
     fn seek(
         &self,
         start: &[u8],
         pages_max: usize,
         visit: &mut Visitor<'_>,
     ) -> Result<(), RunError> {
-        let first = self
-            .separators
-            .partition_point(|(_, key)| &**key <= start)
-            .saturating_sub(1);
-        let pages = self.separators.iter().skip(first).take(pages_max);
-        for (page_no, _) in pages {
-            let payload = self.page(PageKind::Keys, *page_no)?;
-            match visit_page(&payload, *page_no, start, visit) {
+        let first = self.separators.page_of(start);
+        let last = first.saturating_add(pages_max).min(self.separators.len());
+        for index in first..last {
+            let page_no = self.separators.page_no(index);
+            let payload = self.page(PageKind::Keys, page_no, Use::Again)?;
+            match visit_page(payload, page_no, start, visit) {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => return Ok(()),
-                Err(error) => return Err(self.damaged(*page_no, error)),
+                Err(error) => return Err(self.damaged(page_no, error)),
             }
         }
         Ok(())
     }
 
-    fn page(&self, kind: PageKind, page_no: u32) -> Result<Bytes, RunError> {
+    /// The payload of a page, from the cache or from the file.
+    pub(super) fn page(&self, kind: PageKind, page_no: u32, uses: Use) -> Result<Bytes, RunError> {
         if let Some(payload) = self.cache.page(self.key, page_no) {
             return Ok(payload);
         }
@@ -347,26 +333,43 @@ impl Run {
             .map_err(|error| self.damaged(page_no, error))?
             .len();
         let payload = Bytes::from(bytes).slice(page::HEAD_BYTES..page::HEAD_BYTES + len);
-        self.cache.put_page(self.key, page_no, payload.clone());
+        if uses == Use::Again {
+            self.cache.put_page(self.key, page_no, payload.clone());
+        }
         Ok(payload)
     }
 
-    fn read_separators(&self) -> Result<Vec<Separator>, RunError> {
-        let mut separators = Vec::new();
-        let start = self.footer.section_start(1);
-        for index in 0..self.footer.section_pages[1] {
-            let payload = self.page(PageKind::KeySeparators, start + index)?;
-            let mut cursor = Cursor::new(&payload);
-            while !cursor.rest().is_empty() {
-                let (page_no, key) = take_separator(&mut cursor)
-                    .map_err(|error| self.damaged(start + index, error))?;
-                separators.push((page_no, key.into()));
+    /// Reads all pages of a section past the cache: what they hold stays in memory.
+    fn read_section(
+        &self,
+        file: &dyn IoFile,
+        section: usize,
+        kind: PageKind,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), FormatError>,
+    ) -> Result<(), RunError> {
+        let start = self.footer.section_start(section);
+        let pages = self.footer.section_pages[section];
+        let mut bytes = vec![0_u8; PAGE_BYTES * PAGES_PER_READ.min(pages) as usize];
+        for index in (0..pages).step_by(PAGES_PER_READ as usize) {
+            let first = start + index;
+            let offset = self.footer.page_offset(first);
+            let wanted = PAGE_BYTES * PAGES_PER_READ.min(pages - index) as usize;
+            let read = file
+                .read_at(&mut bytes[..wanted], offset)
+                .map_err(|error| unreadable(&self.path, offset, &error))?;
+            let mut rest = &mut bytes[..read];
+            for page_no in first..first + PAGES_PER_READ.min(pages - index) {
+                let (page, behind) = rest.split_at_mut(PAGE_BYTES.min(rest.len()));
+                rest = behind;
+                page::decode(&self.opener, kind, page_no, page)
+                    .and_then(&mut *take)
+                    .map_err(|error| self.damaged(page_no, error))?;
             }
         }
-        Ok(separators)
+        Ok(())
     }
 
-    fn damaged(&self, page_no: u32, error: FormatError) -> RunError {
+    pub(super) fn damaged(&self, page_no: u32, error: FormatError) -> RunError {
         damaged(&self.path, self.footer.page_offset(page_no), &error)
     }
 }
@@ -381,7 +384,7 @@ impl std::fmt::Debug for Run {
 }
 
 fn visit_page(
-    payload: &Bytes,
+    payload: Bytes,
     page_no: u32,
     start: &[u8],
     visit: &mut Visitor<'_>,
@@ -392,6 +395,7 @@ fn visit_page(
         if page.key() < start {
             continue;
         }
+        let payload = page.payload();
         let bytes = payload.get(value).ok_or(FormatError::Truncated)?;
         let entry = || SubjectEntry::decode(payload, bytes, page_no);
         if visit(page.key(), &entry)?.is_break() {
@@ -401,40 +405,11 @@ fn visit_page(
     Ok(ControlFlow::Continue(()))
 }
 
-impl SubjectEntry {
-    /// Decodes a value that is part of `payload`.
-    fn decode(payload: &Bytes, value: &[u8], page_no: u32) -> Result<SubjectEntry, FormatError> {
-        let value = Value::decode(value)?;
-        Ok(SubjectEntry {
-            count: value.count,
-            first: value.first,
-            last: value.last,
-            bytes: value.bytes,
-            place: match value.place {
-                Place::One(size) => Postings::One(size),
-                Place::Inline(encoded) => Postings::Inline {
-                    encoded: payload.slice_ref(encoded),
-                    page_no,
-                },
-                Place::Pages {
-                    page_no,
-                    offset,
-                    further,
-                } => Postings::Pages {
-                    page_no,
-                    offset,
-                    further,
-                },
-            },
-        })
-    }
-}
-
 fn read_footer(
     file: &dyn IoFile,
     path: &Path,
     store_uuid: u128,
-    source: &SegmentManifest,
+    wanted: &RunIdentity,
 ) -> Result<Footer, RunError> {
     let file_bytes = file.len().map_err(|error| RunError::io(path, error))?;
     let offset = file_bytes.saturating_sub(footer::BYTES as u64);
@@ -445,16 +420,22 @@ fn read_footer(
     let footer = Footer::decode(
         FileKind::Index,
         store_uuid,
-        source.id.0,
+        wanted.file_no().0,
         file_bytes,
         &bytes[..read],
     )
     .map_err(|error| damaged(path, offset, &error))?;
-    if footer.source_digest != source.footer_digest {
+    let digest = match (wanted, bytes.first_chunk::<{ footer::BYTES }>()) {
+        (RunIdentity::OfSegment(segment), _) => (footer.source_digest, segment.footer_digest),
+        (RunIdentity::Exactly(run), Some(bytes)) => (Footer::digest_of(bytes), run.footer_digest),
+        (RunIdentity::Exactly(run), None) => (0, run.footer_digest),
+    };
+    let (stored, computed) = digest;
+    if stored != computed {
         let error = FormatError::ChecksumMismatch {
-            what: "segment that the index was made from",
-            stored: footer.source_digest,
-            computed: source.footer_digest,
+            what: "what the index was made from",
+            stored,
+            computed,
         };
         return Err(damaged(path, offset, &error));
     }
@@ -476,31 +457,4 @@ fn unreadable(path: &Path, offset: u64, error: &std::io::Error) -> RunError {
         offset,
         reason: format!("cannot be read: {error}"),
     }
-}
-
-fn take_separator<'a>(cursor: &mut Cursor<'a>) -> Result<(u32, &'a [u8]), FormatError> {
-    let page_no = u32::try_from(cursor.varint()?).map_err(|_| FormatError::OutOfRange {
-        what: "page number",
-    })?;
-    Ok((page_no, cursor.sized_bytes()?))
-}
-
-/// Decodes `count` postings. A posting takes at least two bytes, so the count is bounded by the
-/// bytes at hand before anything is allocated.
-fn decode_list(
-    mut cursor: Cursor<'_>,
-    from: Seq,
-    count: u64,
-) -> Result<Vec<(Seq, u32)>, FormatError> {
-    if count > cursor.rest().len() as u64 / 2 {
-        return Err(FormatError::Truncated);
-    }
-    let mut list = Vec::with_capacity(count as usize);
-    let mut last = from;
-    for _ in 0..count {
-        let posting = decode_posting(&mut cursor, last)?;
-        last = posting.0;
-        list.push(posting);
-    }
-    Ok(list)
 }

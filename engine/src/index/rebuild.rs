@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::{RunError, RunWriter, SealedRun};
+use super::{RunError, RunSource, RunWriter, SealedRun};
 use crate::cache::{Cache, FileKey};
 use crate::error::{Corrupt, ReadError};
 use crate::format::file_header::FileKind;
@@ -23,6 +23,9 @@ pub struct RebuiltRun {
     /// Ranges of the segment that could not be read: their messages are not in the run.
     pub lost: Vec<Corrupt>,
 }
+
+/// Few messages take less room in a segment.
+const MESSAGE_BYTES_GUESS: u64 = 16;
 
 /// Sequences and sizes by encoded key, of one stream.
 type Postings = BTreeMap<Vec<u8>, Vec<(Seq, u32)>>;
@@ -51,7 +54,7 @@ pub fn rebuild_run(
         _ => {}
     }
     let mut build = Build {
-        writer: RunWriter::new(env, &part, store_uuid, segment.manifest()).map_err(io_error)?,
+        writer: new_writer(env, &part, store_uuid, segment).map_err(io_error)?,
         size_of,
         stream: None,
         postings: Postings::new(),
@@ -89,6 +92,18 @@ pub fn rebuild_run(
         "index run was rebuilt"
     );
     Ok(RebuiltRun { sealed, lost })
+}
+
+fn new_writer(
+    env: &Env,
+    path: &Path,
+    store_uuid: u128,
+    segment: &Segment,
+) -> io::Result<RunWriter> {
+    // The filter shrinks to what it needs.
+    let keys_max = segment.manifest().file_bytes / MESSAGE_BYTES_GUESS;
+    let source = RunSource::Segment(*segment.manifest());
+    RunWriter::new(env, path, store_uuid, source, keys_max)
 }
 
 struct Build<'a> {

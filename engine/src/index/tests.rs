@@ -1,5 +1,7 @@
 //! A run answers like a plain map, and damage in it never changes an answer.
 
+mod merging;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -35,7 +37,8 @@ impl Written {
     fn new(model: Model) -> Written {
         let (io, env) = MemoryIo::env();
         let path = PathBuf::from("/7.idx");
-        let mut writer = RunWriter::new(&env, &path, UUID, &SOURCE).unwrap();
+        let keys = model.len() as u64;
+        let mut writer = RunWriter::new(&env, &path, UUID, of_segment(), keys).unwrap();
         let mut entries: Vec<_> = model.iter().collect();
         entries.sort_by(|((s1, a), _), ((s2, b), _)| s1.cmp(s2).then(compare_subjects(a, b)));
         for ((stream, subject), postings) in entries {
@@ -54,8 +57,18 @@ impl Written {
 
     fn open(&self) -> Result<Run, RunError> {
         let cache = Arc::new(Cache::new(1 << 20, 8));
-        Run::open(&self.env, &self.path, UUID, &SOURCE, cache)
+        Run::open(&self.env, &self.path, UUID, &IDENTITY, cache)
     }
+}
+
+const IDENTITY: RunIdentity = RunIdentity::OfSegment(SOURCE);
+
+fn of_segment() -> RunSource {
+    RunSource::Segment(SOURCE)
+}
+
+fn lookup(run: &Run, stream: StreamId, subject: &[u8]) -> Result<Option<SubjectEntry>, RunError> {
+    run.lookup(&SubjectKey::new(stream, subject))
 }
 
 fn list(run: &Run, entry: &SubjectEntry, from: Seq) -> Result<Vec<(Seq, u32)>, RunError> {
@@ -95,6 +108,14 @@ fn check_entry(run: &Run, entry: &SubjectEntry, expect: &[(Seq, u32)]) -> Result
     before.reverse();
     assert_eq!(list_rev(run, entry, Seq(middle.0 - 1))?, before);
     assert_eq!(list(run, entry, entry.last.next())?, vec![]);
+    for (n, (seq, _)) in expect.iter().enumerate().step_by(1 + expect.len() / 7) {
+        assert_eq!(run.count_from(entry, *seq)?, (expect.len() - n) as u64);
+        assert_eq!(
+            run.count_from(entry, seq.next())?,
+            (expect.len() - n - 1) as u64
+        );
+    }
+    assert_eq!(run.count_from(entry, Seq(u64::MAX))?, 0);
     Ok(())
 }
 
@@ -115,11 +136,11 @@ fn check_answers(
     in_order: bool,
 ) -> Result<(), RunError> {
     for ((stream, subject), expect) in model {
-        let entry = run.lookup(*stream, subject)?.expect("a subject of the run");
+        let entry = lookup(run, *stream, subject)?.expect("a subject of the run");
         check_entry(run, &entry, expect)?;
         for absent in [&[subject, &b".x"[..]].concat(), &subject[1..].to_vec()] {
             let is_known = model.contains_key(&(*stream, absent.clone()));
-            assert_eq!(run.lookup(*stream, absent)?.is_some(), is_known);
+            assert_eq!(lookup(run, *stream, absent)?.is_some(), is_known);
         }
     }
     let mut streams: Vec<StreamId> = model.keys().map(|(stream, _)| *stream).collect();
@@ -136,7 +157,7 @@ fn check_answers(
                     .is_none_or(|last| compare_subjects(last, subject).is_lt());
                 assert!(ascends || !in_order, "{text}: subjects in key order");
                 last = Some(subject.to_vec());
-                found.insert(subject.to_vec(), entry.clone());
+                found.insert(subject.to_vec(), entry);
                 ControlFlow::Continue(())
             })?;
             let expect: Vec<&Vec<u8>> = model
@@ -233,12 +254,12 @@ fn many_subjects_need_many_pages_and_few_reads() {
     for ((stream, subject), expect) in written.model.iter().step_by(997) {
         let cold = written.open().unwrap();
         let before = written.io.reads();
-        let entry = cold.lookup(*stream, subject).unwrap().unwrap();
+        let entry = lookup(&cold, *stream, subject).unwrap().unwrap();
         assert_eq!(written.io.reads() - before, 1, "a lookup reads one page");
         check_entry(&cold, &entry, expect).unwrap();
         let before = written.io.reads();
         let absent = [subject, &b"x"[..]].concat();
-        assert_eq!(cold.lookup(*stream, &absent).unwrap(), None);
+        assert_eq!(lookup(&cold, *stream, &absent).unwrap(), None);
         assert!(written.io.reads() - before <= 1);
     }
     // A wildcard starts at its literal tokens instead of reading every page.
@@ -308,7 +329,7 @@ fn a_visit_can_stop() {
     })
     .unwrap();
     assert_eq!(seen, 3);
-    let entry = run.lookup(StreamId(3), b"long").unwrap().unwrap();
+    let entry = lookup(&run, StreamId(3), b"long").unwrap().unwrap();
     let mut last = None;
     run.postings_rev(&entry, Seq(u64::MAX), &mut |seq, _| {
         last = Some(seq);
@@ -321,7 +342,7 @@ fn a_visit_can_stop() {
 #[test]
 fn misuse_of_the_writer_is_an_error() {
     let (_, env) = MemoryIo::env();
-    let mut writer = RunWriter::new(&env, Path::new("/1.idx"), UUID, &SOURCE).unwrap();
+    let mut writer = RunWriter::new(&env, Path::new("/1.idx"), UUID, of_segment(), 100).unwrap();
     let mut push = |stream, subject: &[u8], seqs: &[u64]| {
         let postings: Vec<(Seq, u32)> = seqs.iter().map(|seq| (Seq(*seq), 1)).collect();
         let result = writer.push(StreamId(stream), subject, &postings);
@@ -343,7 +364,7 @@ fn misuse_of_the_writer_is_an_error() {
 fn an_empty_run_knows_nothing() {
     let written = Written::new(Model::new());
     let run = written.open().unwrap();
-    assert_eq!(run.lookup(StreamId(1), b"a").unwrap(), None);
+    assert_eq!(lookup(&run, StreamId(1), b"a").unwrap(), None);
     check_all(&run, &written.model, &FILTERS).unwrap();
 }
 
@@ -391,11 +412,12 @@ fn the_run_of_another_segment_or_store_is_not_used() {
         ..SOURCE
     };
     let open = |uuid, source: &SegmentManifest| {
-        Run::open(&written.env, &written.path, uuid, source, cache())
+        let wanted = RunIdentity::OfSegment(*source);
+        Run::open(&written.env, &written.path, uuid, &wanted, cache())
     };
     assert!(matches!(open(UUID, &other), Err(RunError::Damaged { .. })));
     assert!(matches!(open(1, &SOURCE), Err(RunError::Damaged { .. })));
-    let missing = Run::open(&written.env, Path::new("/0.idx"), UUID, &SOURCE, cache());
+    let missing = Run::open(&written.env, Path::new("/0.idx"), UUID, &IDENTITY, cache());
     assert!(matches!(missing, Err(RunError::Missing)));
 }
 
@@ -429,7 +451,8 @@ fn a_rebuilt_run_gives_the_same_answers() {
     let cache = Arc::new(Cache::new(1 << 20, 8));
     let segment = sealed.open_with(cache.clone());
     let rebuild = || rebuild_run(&sealed.env, path, UUID, &segment, &size_of, &cache).unwrap();
-    let open = || Run::open(&sealed.env, path, UUID, segment.manifest(), cache.clone());
+    let wanted = RunIdentity::OfSegment(*segment.manifest());
+    let open = || Run::open(&sealed.env, path, UUID, &wanted, cache.clone());
 
     assert!(matches!(open(), Err(RunError::Missing)));
     let rebuilt = rebuild();
@@ -444,7 +467,7 @@ fn a_rebuilt_run_gives_the_same_answers() {
     sealed.io.set(path, bad);
     cache.clear();
     assert!(matches!(
-        open().unwrap().lookup(StreamId(2), b"a.1.c"),
+        lookup(&open().unwrap(), StreamId(2), b"a.1.c"),
         Err(RunError::Damaged { .. })
     ));
     rebuild();
@@ -470,7 +493,8 @@ fn a_run_rebuilt_from_a_damaged_segment_says_what_is_missing() {
         (rebuilt.lost[0].first, rebuilt.lost[0].last),
         (Seq(1), Seq(3))
     );
-    let run = Run::open(&sealed.env, path, UUID, segment.manifest(), cache).unwrap();
+    let wanted = RunIdentity::OfSegment(*segment.manifest());
+    let run = Run::open(&sealed.env, path, UUID, &wanted, cache).unwrap();
     assert!(run.is_partial());
     check_all(&run, &model, &FILTERS).unwrap();
 }
@@ -491,7 +515,7 @@ fn an_unreadable_page_asks_for_a_new_run() {
 fn a_run_is_sealed_only_if_every_write_and_the_sync_succeed() {
     let write = |writes| {
         let (io, env) = MemoryIo::env();
-        let mut writer = RunWriter::new(&env, Path::new("/1.idx"), UUID, &SOURCE)?;
+        let mut writer = RunWriter::new(&env, Path::new("/1.idx"), UUID, of_segment(), 100)?;
         io.fail_writes_after(writes);
         for n in 0..1000 {
             let subject = format!("subject.{n:05}");

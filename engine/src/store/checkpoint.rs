@@ -23,7 +23,7 @@ use crate::cache::FileKey;
 use crate::config::Compression;
 use crate::format::file_header::FileKind;
 use crate::ids::{ConsumerId, Lsn, SegmentId, Seq, StreamId, TimestampNs};
-use crate::index::{RunWriter, compare_subjects};
+use crate::index::{RunSource, RunWriter, compare_subjects};
 use crate::io::Io;
 use crate::meta::{MetaBatch, MetaLog};
 use crate::segment::{Codec, ExtentInfo, SealedSegment, Segment, SegmentManifest, SegmentWriter};
@@ -361,9 +361,13 @@ impl Checkpointer {
         manifest: &SegmentManifest,
         shares: &[&mut Share],
     ) -> std::io::Result<()> {
-        let mut writer = RunWriter::new(&self.shared.env, path, self.shared.uuid, manifest)?;
         let mut by_stream: Vec<&Share> = shares.iter().map(|share| &**share).collect();
         by_stream.sort_by_key(|share| share.core.id);
+        let tails = by_stream.iter().filter_map(|share| share.frozen.as_ref());
+        let keys = tails.map(|tail| tail.subjects().count() as u64).sum();
+        let source = RunSource::Segment(*manifest);
+        let (env, uuid) = (&self.shared.env, self.shared.uuid);
+        let mut writer = RunWriter::new(env, path, uuid, source, keys)?;
         let mut postings = Vec::new();
         for share in by_stream {
             let Some(tail) = &share.frozen else { continue };

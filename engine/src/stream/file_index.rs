@@ -11,7 +11,7 @@ use crate::cache::Cache;
 use crate::config::Storage;
 use crate::error::{Corrupt, ReadError};
 use crate::ids::{Seq, StreamId};
-use crate::index::{MemoryRun, Run, RunError, rebuild_run};
+use crate::index::{MemoryRun, Run, RunError, RunIdentity, SubjectKey, rebuild_run};
 use crate::io::Env;
 use crate::limits::accounted_bytes;
 use crate::message::Message;
@@ -72,16 +72,14 @@ impl FileIndex {
         stream: StreamId,
         subject: &[u8],
     ) -> Result<Vec<Posting>, ReadError> {
+        let key = SubjectKey::new(stream, subject);
         self.ask(segment, &mut |opened| match &opened.run {
-            OpenedRun::File(run) => match run.lookup(stream, subject)? {
+            OpenedRun::File(run) => match run.lookup(&key)? {
                 Some(entry) => all_postings(run, &entry),
                 None => Ok(Vec::new()),
             },
             OpenedRun::Memory(run) => {
-                let postings = run
-                    .lookup(stream, subject)
-                    .into_iter()
-                    .flat_map(|e| &e.postings);
+                let postings = run.lookup(&key).unwrap_or_default().iter();
                 Ok(postings.map(|(seq, size)| (seq.0, *size)).collect())
             }
         })
@@ -95,9 +93,10 @@ impl FileIndex {
         subject: &[u8],
         wanted: &dyn Fn(u64) -> bool,
     ) -> Result<Option<u64>, ReadError> {
+        let key = SubjectKey::new(stream, subject);
         self.ask(segment, &mut |opened| match &opened.run {
             OpenedRun::File(run) => {
-                let Some(entry) = run.lookup(stream, subject)? else {
+                let Some(entry) = run.lookup(&key)? else {
                     return Ok(None);
                 };
                 let mut found = None;
@@ -111,10 +110,7 @@ impl FileIndex {
                 Ok(found)
             }
             OpenedRun::Memory(run) => {
-                let postings = run
-                    .lookup(stream, subject)
-                    .into_iter()
-                    .flat_map(|e| &e.postings);
+                let postings = run.lookup(&key).unwrap_or_default().iter();
                 Ok(postings
                     .rev()
                     .map(|(seq, _)| seq.0)
@@ -135,7 +131,7 @@ impl FileIndex {
             let mut failed = None;
             match &opened.run {
                 OpenedRun::File(run) => run.matching(stream, filter, &mut |subject, entry| {
-                    match all_postings(run, entry) {
+                    match all_postings(run, &entry) {
                         Ok(postings) => found.push((Box::from(subject), postings)),
                         Err(error) => {
                             failed = Some(error);
@@ -144,8 +140,8 @@ impl FileIndex {
                     }
                     ControlFlow::Continue(())
                 })?,
-                OpenedRun::Memory(run) => run.matching(stream, filter, &mut |subject, entry| {
-                    let postings = entry.postings.iter().map(|(seq, size)| (seq.0, *size));
+                OpenedRun::Memory(run) => run.matching(stream, filter, &mut |subject, postings| {
+                    let postings = postings.iter().map(|(seq, size)| (seq.0, *size));
                     found.push((Box::from(subject), postings.collect()));
                     ControlFlow::Continue(())
                 }),
@@ -264,7 +260,8 @@ impl FileIndex {
             path,
             cache,
         } = &self.place;
-        Run::open(env, path, *store_uuid, segment.manifest(), cache.clone())
+        let wanted = RunIdentity::OfSegment(*segment.manifest());
+        Run::open(env, path, *store_uuid, &wanted, cache.clone())
     }
 
     fn rebuild(&self, segment: &Segment) -> Result<Arc<Opened>, ReadError> {

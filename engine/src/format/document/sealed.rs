@@ -9,7 +9,9 @@ use crate::format::cipher::Sealer;
 use crate::format::file_header::FileKind;
 use crate::format::footer::{self, Footer};
 use crate::format::identity::FileIdentity;
-use crate::format::key_page::{self, KeyPageBuilder, Place, Value, encode_chunk, encode_key};
+use crate::format::key_page::{
+    self, KeyPageBuilder, Place, Value, encode_chunk, encode_key, key_hash,
+};
 use crate::format::key_ring::{Key, KeyRing};
 use crate::format::page::{self, PageKind};
 use crate::format::record::Record;
@@ -312,8 +314,9 @@ fn format_document_index() {
     assert_eq!(value(2, 7, 11, pages), [2, 4, 3, 11, 7, 1, 2]);
 
     let mut chunk = Vec::new();
-    encode_chunk(&[(Seq(4), 5), (Seq(7), 6)], 100, &mut chunk);
-    assert_eq!(chunk, [2, 4, 5, 3, 6]);
+    encode_chunk(9, &[(Seq(4), 5), (Seq(7), 6)], &mut chunk);
+    assert_eq!(chunk, [2, 9, 4, 5, 3, 6]);
+    assert_eq!(key_hash(&key), xxhash_rust::xxh3::xxh3_64(&key));
 
     let mut page = KeyPageBuilder::default();
     assert!(page.push(b"abc", b"1") && page.push(b"abd", b"22"));
