@@ -1,10 +1,11 @@
 //! Blocks: the units in which sealed messages are stored, compressed, checked and cached.
 //!
-//! Head, 80 bytes: `magic4 codec1 reserved1 key2 | stream8 first_seq8 last_seq8 | first_ts8 max_ts8 |
+//! Head, 80 bytes: `magic4 codec1 key1 reserved2 | stream8 first_seq8 last_seq8 | first_ts8 max_ts8 |
 //! count4 raw_len4 disk_len4 | content_digest8 disk_digest8 | head_crc4`, then `disk_len` bytes.
 //! `head_crc` also covers the identity of the file and the offset of the block. `content_digest`
 //! is the XXH3-64 of the raw bytes and the same in whatever file and codec the content is stored;
-//! `disk_digest` is that of the bytes on disk and checked before they are decompressed.
+//! `disk_digest` is that of the bytes on disk and checked before they are decrypted and decompressed.
+//! Of an encrypted block the content digest would give something away, and it repeats the other.
 //!
 //! Raw bytes: records, then the offset (`u32`) of every 16th record, then the number of these
 //! offsets (`u32`). A record is `shape1 [seq_step~] ts_step~ [flags1] subject_len~ [headers_len~]
@@ -16,6 +17,7 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::cipher::{Opener, Sealer, TRAILER_BYTES, Unit};
 use super::cursor::Cursor;
 use super::identity::FileIdentity;
 use super::record::Record;
@@ -27,6 +29,8 @@ pub const MAGIC: [u8; 4] = *b"RLBk";
 /// Bytes of a block's head.
 pub const HEAD_BYTES: usize = 80;
 const CHECKED_BYTES: usize = HEAD_BYTES - 4;
+/// Bytes of the head, up to the digests, that an encrypted block authenticates.
+const AUTHENTICATED_BYTES: usize = 60;
 /// A block is sealed before a further record would make its raw bytes exceed this. A larger record
 /// gets a block of its own.
 pub const RAW_BYTES_TARGET: usize = 32 * 1024;
@@ -56,6 +60,8 @@ pub enum Codec {
 pub struct BlockHead {
     /// How the bytes behind the head are stored.
     pub codec: Codec,
+    /// Mark of the key that they are encrypted with; 0 for none.
+    pub key: u8,
     /// Stream of all records.
     pub stream: StreamId,
     /// Sequence of the first record.
@@ -72,7 +78,7 @@ pub struct BlockHead {
     pub raw_len: u32,
     /// Bytes behind the head.
     pub disk_len: u32,
-    /// Digest of the raw bytes.
+    /// Digest of the raw bytes; in an encrypted block that of the bytes behind the head.
     pub content_digest: u64,
     /// Digest of the bytes behind the head.
     pub disk_digest: u64,
@@ -96,6 +102,7 @@ impl BlockHead {
         let mut out = [0_u8; HEAD_BYTES];
         out[0..4].copy_from_slice(&MAGIC);
         out[4] = self.codec as u8;
+        out[5] = self.key;
         out[8..16].copy_from_slice(&self.stream.0.to_le_bytes());
         out[16..24].copy_from_slice(&self.first_seq.0.to_le_bytes());
         out[24..32].copy_from_slice(&self.last_seq.0.to_le_bytes());
@@ -125,10 +132,11 @@ impl BlockHead {
         }
         let computed = head_crc(identity, offset, &bytes[..CHECKED_BYTES]);
         let codec = cursor.u8()?;
-        let _reserved = cursor.u8()?;
-        let key = cursor.u16()?;
+        let key = cursor.u8()?;
+        let _reserved = cursor.u16()?;
         let head = BlockHead {
             codec: Codec::None,
+            key,
             stream: StreamId(cursor.u64()?),
             first_seq: Seq(cursor.u64()?),
             last_seq: Seq(cursor.u64()?),
@@ -147,9 +155,6 @@ impl BlockHead {
                 stored: u64::from(stored),
                 computed: u64::from(computed),
             });
-        }
-        if key != 0 {
-            return Err(FormatError::OutOfRange { what: "block key" });
         }
         let codec = match codec {
             0 => Codec::None,
@@ -175,16 +180,26 @@ impl BlockHead {
                 what: "block sequences",
             });
         }
-        let same = self.raw_len == self.disk_len && self.content_digest == self.disk_digest;
-        if self.raw_len > RAW_BYTES_MAX
-            || self.disk_len > self.raw_len
-            || (self.codec == Codec::None && !same)
-        {
+        let same_digest = self.content_digest == self.disk_digest;
+        let stored_fits = match (self.stored_len(), self.codec) {
+            (Some(stored), Codec::None) => stored == self.raw_len && same_digest,
+            (Some(stored), Codec::S2) => stored <= self.raw_len && (self.key == 0 || same_digest),
+            (None, _) => false,
+        };
+        if self.raw_len > RAW_BYTES_MAX || !stored_fits {
             return Err(FormatError::OutOfRange {
                 what: "block length",
             });
         }
         Ok(())
+    }
+
+    /// Bytes behind the head without what encryption adds; `None` if there are fewer than it adds.
+    fn stored_len(&self) -> Option<u32> {
+        match self.key {
+            0 => Some(self.disk_len),
+            _ => self.disk_len.checked_sub(TRAILER_BYTES as u32),
+        }
     }
 
     /// Bytes of the whole block on disk.
@@ -200,6 +215,31 @@ pub struct EncodedBlock<'a> {
     pub head: BlockHead,
     /// Stored bytes.
     pub disk: std::borrow::Cow<'a, [u8]>,
+}
+
+impl EncodedBlock<'_> {
+    /// Appends the block as it stands at `offset` of a file; returns its head there.
+    pub fn seal(self, sealer: &Sealer, offset: u64, out: &mut Vec<u8>) -> BlockHead {
+        let mut head = self.head;
+        let start = out.len();
+        let body = start + HEAD_BYTES;
+        out.reserve(HEAD_BYTES + self.disk.len() + TRAILER_BYTES);
+        out.resize(body, 0);
+        out.extend_from_slice(&self.disk);
+        head.key = sealer.mark();
+        if head.key != 0 {
+            head.disk_len += TRAILER_BYTES as u32;
+        }
+        let encoded = head.encode(sealer.identity(), offset);
+        let authenticated = &encoded[..AUTHENTICATED_BYTES];
+        if let Some(trailer) = sealer.seal(Unit::Block(offset), authenticated, &mut out[body..]) {
+            out.extend_from_slice(&trailer);
+            head.disk_digest = content_digest(&out[body..]);
+            head.content_digest = head.disk_digest;
+        }
+        out[start..body].copy_from_slice(&head.encode(sealer.identity(), offset));
+        head
+    }
 }
 
 /// Collects the records of one block. The buffer is reused from block to block.
@@ -298,6 +338,7 @@ impl BlockBuilder {
         let digest = content_digest(&self.raw);
         let mut head = BlockHead {
             codec: Codec::None,
+            key: 0,
             stream: self.stream,
             first_seq: self.first.0,
             last_seq: self.last.0,
@@ -380,26 +421,52 @@ fn encode_record(record: &Record<'_>, from: (Seq, TimestampNs), out: &mut Vec<u8
     }
 }
 
-/// Checks stored bytes and decompresses them; `None` if they are the raw bytes themselves.
+/// Checks the bytes behind a head and decrypts them in place; returns how many of them are the stored
+/// block.
 ///
 /// # Errors
 ///
-/// A digest or a length differs, or the bytes are no S2 block.
-pub fn unpack(head: &BlockHead, disk: &[u8]) -> Result<Option<Vec<u8>>, FormatError> {
+/// The digest differs, the key is missing, or the block is not what was encrypted.
+pub fn open(
+    opener: &Opener,
+    offset: u64,
+    head: &BlockHead,
+    disk: &mut [u8],
+) -> Result<usize, FormatError> {
     if disk.len() != head.disk_len as usize {
         return Err(FormatError::Truncated);
     }
     check_digest("stored block", head.disk_digest, disk)?;
+    if head.key == 0 {
+        return Ok(disk.len());
+    }
+    let (body, trailer) = disk
+        .split_last_chunk_mut::<TRAILER_BYTES>()
+        .ok_or(FormatError::Truncated)?;
+    let encoded = head.encode(opener.identity(), offset);
+    let authenticated = &encoded[..AUTHENTICATED_BYTES];
+    opener.open(head.key, Unit::Block(offset), authenticated, body, trailer)?;
+    Ok(body.len())
+}
+
+/// Decompresses what [`open`] checked; `None` if it is the raw bytes themselves.
+///
+/// # Errors
+///
+/// A digest or a length differs, or the bytes are no S2 block.
+pub fn unpack(head: &BlockHead, stored: &[u8]) -> Result<Option<Vec<u8>>, FormatError> {
     if head.codec == Codec::None {
         return Ok(None);
     }
     let invalid = FormatError::OutOfRange { what: "S2 block" };
-    match minlz::s2::decode_len(disk) {
+    match minlz::s2::decode_len(stored) {
         Ok((len, _)) if len == head.raw_len as usize && len <= RAW_BYTES_MAX as usize => {}
         _ => return Err(invalid),
     }
-    let raw = minlz::s2::decode(disk).map_err(|_| invalid)?;
-    check_digest("block content", head.content_digest, &raw)?;
+    let raw = minlz::s2::decode(stored).map_err(|_| invalid)?;
+    if head.key == 0 {
+        check_digest("block content", head.content_digest, &raw)?;
+    }
     Ok(Some(raw))
 }
 

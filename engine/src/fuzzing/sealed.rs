@@ -5,17 +5,18 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::{UUID, damage, env};
 use bytes::Bytes;
 
-use super::{UUID, damage, env};
 use crate::cache::Cache;
 use crate::error::ReadError;
-use crate::format::block::{BlockHead, Codec, HEAD_BYTES, content_digest};
-use crate::format::cipher::Sealer;
+use crate::format::block::{BlockHead, Codec, EncodedBlock, HEAD_BYTES, content_digest};
+use crate::format::cipher::{Opener, Sealer};
 use crate::format::file_header::FileKind;
 use crate::format::footer::{self, Footer};
 use crate::format::identity::FileIdentity;
 use crate::format::key_page::{KeyPage, Value};
+use crate::format::key_ring::{Key, KeyRing};
 use crate::format::page::{self, PAGE_BYTES, PAYLOAD_BYTES_MAX, PageKind};
 use crate::format::record::{Record, record_crc};
 use crate::ids::{SegmentId, Seq, StreamId, TimestampNs};
@@ -32,14 +33,21 @@ const STREAM: StreamId = StreamId(3);
 const ID: SegmentId = SegmentId(1);
 const LAST_SEQ: u64 = 60;
 
-/// Decodes a block whose checksums hold and whose content is the input, and one whose head is the
-/// input. Whatever record is served must match its own checksum and lie inside the block.
+/// The key of encrypted files.
+fn keys() -> Arc<KeyRing> {
+    Arc::new(KeyRing::new(Key::new(&[9; 32])))
+}
+
+/// Decodes a block whose checksums hold and whose content is the input, one that was encrypted, and
+/// one whose head is the input. Whatever record is served must match its own checksum and lie inside
+/// the block.
 pub fn fuzz_block(data: &[u8]) {
     let identity = FileIdentity::new(FileKind::Segment, UUID, ID.0);
     _ = BlockHead::decode(identity, 64, data);
     let Some(([codec, first, span, count], raw)) = data.split_first_chunk::<4>() else {
         return;
     };
+    let is_encrypted = codec & 2 != 0;
     let codec = match codec % 2 {
         0 => Codec::None,
         _ => Codec::S2,
@@ -51,6 +59,7 @@ pub fn fuzz_block(data: &[u8]) {
     let first_seq = Seq(u64::from(*first));
     let head = BlockHead {
         codec,
+        key: 0,
         stream: STREAM,
         first_seq,
         last_seq: Seq(first_seq.0 + u64::from(*span)),
@@ -62,12 +71,16 @@ pub fn fuzz_block(data: &[u8]) {
         content_digest: content_digest(raw),
         disk_digest: content_digest(raw),
     };
-    let mut block = head.encode(identity, 64).to_vec();
-    block.extend_from_slice(raw);
+    let keys = is_encrypted.then(keys);
+    let sealer = Sealer::new(keys.as_deref(), 5, FileKind::Segment, UUID, ID.0);
+    let opener = Opener::new(keys, FileKind::Segment, UUID, ID.0);
+    let mut block = Vec::new();
+    let disk = raw.into();
+    EncodedBlock { head, disk }.seal(&sealer, 64, &mut block);
     let Ok(head) = BlockHead::decode(identity, 64, &block[..HEAD_BYTES]) else {
         return;
     };
-    check_block(&head, &LoadedBlock::decode(&head, Bytes::from(block)));
+    check_block(&head, &LoadedBlock::decode(&opener, 64, &head, block));
 }
 
 /// The stretches of a block cover its sequences in order.
@@ -422,6 +435,8 @@ mod tests {
         }
         let mut valid = vec![0, 1, 48, 49];
         valid.extend_from_slice(&builder.finish(Codec::None).disk);
+        fuzz_block(&valid);
+        valid[0] = 2;
         fuzz_block(&valid);
         run(22, 1_500, 9, |data| {
             let mut bytes = valid.clone();

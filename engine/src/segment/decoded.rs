@@ -6,8 +6,10 @@ use bytes::Bytes;
 
 use crate::format::FormatError;
 use crate::format::block::{
-    BlockBuilder, BlockHead, Codec, HEAD_BYTES, RESTART_INTERVAL, RecordSpan, Restarts, unpack,
+    self, BlockBuilder, BlockHead, Codec, HEAD_BYTES, RESTART_INTERVAL, RecordSpan, Restarts,
+    unpack,
 };
+use crate::format::cipher::Opener;
 use crate::ids::{Seq, StreamId, TimestampNs};
 use crate::message::{BodyLayout, Message};
 
@@ -256,21 +258,30 @@ enum Parts {
 }
 
 impl LoadedBlock {
-    /// Checks and decodes a block; `block` is its head and stored bytes.
+    /// Checks and decodes a block read at `offset`; `block` is its head and what follows it.
     ///
     /// Damage in a block that is stored as it is costs only the records it hit: their own
-    /// checksums tell which. Damaged compressed bytes are never decompressed and cost the block.
-    pub fn decode(head: &BlockHead, block: Bytes) -> LoadedBlock {
-        let disk = block.slice(HEAD_BYTES.min(block.len())..);
-        let (reason, raw) = match unpack(head, &disk) {
-            Ok(unpacked) => {
-                let raw = unpacked.map_or(disk, Bytes::from);
-                match DecodedBlock::check(head, raw.clone()) {
-                    Ok(block) => return LoadedBlock(Parts::Intact(Arc::new(block))),
-                    Err(reason) => (reason, raw),
-                }
-            }
-            Err(reason) if head.codec == Codec::None => (reason, disk),
+    /// checksums tell which. Damaged compressed or encrypted bytes are never unpacked and cost the
+    /// block.
+    pub fn decode(
+        opener: &Opener,
+        offset: u64,
+        head: &BlockHead,
+        mut block: Vec<u8>,
+    ) -> LoadedBlock {
+        let behind_head = HEAD_BYTES.min(block.len());
+        let opened = block::open(opener, offset, head, &mut block[behind_head..]);
+        let disk = Bytes::from(block).slice(behind_head..);
+        let unpacked = opened.and_then(|len| {
+            let stored = disk.slice(..len);
+            Ok(unpack(head, &stored)?.map_or(stored, Bytes::from))
+        });
+        let (reason, raw) = match unpacked {
+            Ok(raw) => match DecodedBlock::check(head, raw.clone()) {
+                Ok(block) => return LoadedBlock(Parts::Intact(Arc::new(block))),
+                Err(reason) => (reason, raw),
+            },
+            Err(reason) if head.codec == Codec::None && head.key == 0 => (reason, disk),
             Err(reason) => (reason, Bytes::new()),
         };
         let stretches = salvage(head, &raw, &reason);

@@ -5,8 +5,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
-use bytes::Bytes;
-
 use super::decoded::{DecodedBlock, LoadedBlock, Stretch};
 use super::lookup::Miss;
 use super::table::{Hole, Pages, SEQ_UNKNOWN_END, Table};
@@ -304,7 +302,12 @@ impl Segment {
                 "the block is not the one named by the block table".to_owned(),
             ));
         }
-        Ok(LoadedBlock::decode(&head, Bytes::from(bytes)))
+        Ok(LoadedBlock::decode(
+            &self.opener,
+            found.offset,
+            &head,
+            bytes,
+        ))
     }
 
     pub(super) fn file(&self) -> Result<Arc<dyn IoFile>, ReadError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::SegmentManifest;
-use crate::format::block::{BlockBuilder, Codec, HEAD_BYTES};
+use crate::format::block::{BlockBuilder, Codec};
 use crate::format::block_table::{BlockRef, Entry, ExtentInfo, Separator};
 use crate::format::cipher::Sealer;
 use crate::format::file_header::{self, FileKind};
@@ -231,7 +231,7 @@ impl SegmentWriter {
         }
         let offset = self.buffer_offset + self.buffer.len() as u64;
         let block = self.builder.finish(self.codec);
-        let head = block.head;
+        let head = block.seal(&self.sealer, offset, &mut self.buffer);
         self.extent_max_ts = self.extent_max_ts.max(head.max_ts);
         self.blocks.push(BlockRef {
             stream: head.stream,
@@ -242,11 +242,6 @@ impl SegmentWriter {
             disk_len: head.disk_len,
             content_digest: head.content_digest,
         });
-        self.buffer.reserve(HEAD_BYTES + block.disk.len());
-        self.buffer
-            .extend_from_slice(&head.encode(self.sealer.identity(), offset));
-        self.buffer.extend_from_slice(&block.disk);
-        drop(block);
         if let Some(extent) = &mut self.extent {
             extent.blocks += 1;
         }

@@ -2,13 +2,12 @@
 
 use super::encryption::{encrypt, file_key};
 use super::{check_layout, check_numbers};
-use crate::format::block::{self, BlockBuilder, BlockHead, Codec};
+use crate::format::block::{self, BlockBuilder, BlockHead, Codec, EncodedBlock};
 use crate::format::block_table::{BlockRef, Entry, ExtentInfo, Separator};
 use crate::format::bloom::Bloom;
 use crate::format::cipher::Sealer;
 use crate::format::file_header::FileKind;
 use crate::format::footer::{self, Footer};
-use crate::format::identity::FileIdentity;
 use crate::format::key_page::{
     self, KeyPageBuilder, Place, Value, encode_chunk, encode_key, key_hash,
 };
@@ -134,6 +133,7 @@ fn format_document_page() {
 fn format_document_block() {
     let head = BlockHead {
         codec: Codec::S2,
+        key: 0,
         stream: StreamId(0x0102_0304_0506_0708),
         first_seq: Seq(0x1112_1314_1516_1718),
         last_seq: Seq(0x2122_2324_2526_2728),
@@ -141,24 +141,51 @@ fn format_document_block() {
         max_ts: TimestampNs(0x3132_3334_3536_3738),
         count: 0x4142_4344,
         raw_len: 0x0052_5354,
-        disk_len: 0x0042_6364,
+        disk_len: 4,
         content_digest: 0x7172_7374_7576_7778,
         disk_digest: 0x8182_8384_8586_8788,
     };
-    let offset = 0x9192;
-    let bytes = head.encode(FileIdentity::new(FileKind::Segment, UUID, 9), offset);
+    let offset = 0x9192_u64;
+    let keys = KeyRing::new(Key::new(&[5; 32]));
+    let salt = 0xa1a2_a3a4_a5a6_a7a8_u64;
+    for keys in [None, Some(&keys)] {
+        let sealer = Sealer::new(keys, salt, FileKind::Segment, UUID, 9);
+        let mut block = Vec::new();
+        let disk = b"disk"[..].into();
+        let sealed = EncodedBlock { head, disk }.seal(&sealer, offset, &mut block);
+        let (bytes, body) = block.split_at(block::HEAD_BYTES);
+        assert_eq!(sealed.encode(sealer.identity(), offset), bytes);
+        let mut expected = head;
+        let mut stored = b"disk".to_vec();
+        if let Some(keys) = keys {
+            let key = file_key(keys.current(), FileKind::Segment, 9, salt);
+            let nonce = [&[1, 0, 0, 0][..], &offset.to_le_bytes()].concat();
+            let tag = encrypt(&key, &nonce, &bytes[..60], &mut stored);
+            stored.extend_from_slice(&tag);
+            stored.extend_from_slice(&salt.to_le_bytes());
+            expected.key = (keys.current().id().number() % 255) as u8 + 1;
+            expected.disk_len = 28;
+            expected.disk_digest = xxhash_rust::xxh3::xxh3_64(&stored);
+            expected.content_digest = expected.disk_digest;
+        }
+        assert_eq!(body, stored);
+        check_block_head(bytes, &expected, offset);
+    }
+}
+
+fn check_block_head(bytes: &[u8], head: &BlockHead, offset: u64) {
     let mut checked = sealed_digest(FileKind::Segment, 9, offset, b"")
         .to_le_bytes()
         .to_vec();
     checked.extend_from_slice(&bytes[..76]);
     check_layout(
         "block",
-        &bytes,
+        bytes,
         &[
             ("magic", block::MAGIC.to_vec()),
             ("codec", vec![1]),
-            ("reserved", vec![0]),
-            ("key", vec![0; 2]),
+            ("key", vec![head.key]),
+            ("reserved", vec![0; 2]),
             ("stream", head.stream.0.to_le_bytes().to_vec()),
             ("first_seq", head.first_seq.0.to_le_bytes().to_vec()),
             ("last_seq", head.last_seq.0.to_le_bytes().to_vec()),

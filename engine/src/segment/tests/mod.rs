@@ -1,6 +1,7 @@
 //! Tests of sealed segments, by promise.
 
 mod damage;
+mod encryption;
 mod faults;
 pub mod memory;
 mod reading;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use super::{Codec, SealedSegment, Segment, SegmentWriter};
 use crate::cache::Cache;
+use crate::format::key_ring::{Key, KeyRing};
 use crate::format::record::{Record, record_crc};
 use crate::ids::{SegmentId, Seq, StreamId, TimestampNs};
 use crate::io::Env;
@@ -82,6 +84,42 @@ impl Sample {
     }
 }
 
+/// How a segment is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    pub codec: Codec,
+    pub encrypted: bool,
+}
+
+/// Every form.
+pub const FORMS: [Form; 4] = [
+    Form::plain(Codec::None),
+    Form::encrypted(Codec::S2),
+    Form::plain(Codec::S2),
+    Form::encrypted(Codec::None),
+];
+
+impl Form {
+    pub const fn plain(codec: Codec) -> Form {
+        Form {
+            codec,
+            encrypted: false,
+        }
+    }
+
+    pub const fn encrypted(codec: Codec) -> Form {
+        Form {
+            codec,
+            encrypted: true,
+        }
+    }
+}
+
+/// The keys of encrypted segments.
+pub fn keys() -> Arc<KeyRing> {
+    Arc::new(KeyRing::new(Key::new(&[7; 32])))
+}
+
 /// A sealed segment in memory and what went into it.
 pub struct Sealed {
     pub io: Arc<MemoryIo>,
@@ -94,13 +132,19 @@ pub struct Sealed {
 impl Sealed {
     /// Seals samples, which must be grouped by stream.
     pub fn new(samples: Vec<Sample>, codec: Codec) -> Sealed {
-        let (io, env) = MemoryIo::env();
+        Sealed::of_form(samples, Form::plain(codec))
+    }
+
+    /// As [`Sealed::new`], in any form.
+    pub fn of_form(samples: Vec<Sample>, form: Form) -> Sealed {
+        let (io, mut env) = MemoryIo::env();
+        env.keys = form.encrypted.then(keys);
         let path = Path::new("/seg").join("7.seg");
         let mut writer = SegmentWriter::new(&env, &path, UUID, ID).unwrap();
         let mut stream = None;
         for sample in &samples {
             if stream != Some(sample.stream) {
-                writer.begin_extent(sample.stream, codec).unwrap();
+                writer.begin_extent(sample.stream, form.codec).unwrap();
                 stream = Some(sample.stream);
             }
             writer.push(&sample.record()).unwrap();

@@ -43,8 +43,8 @@ fn check_all(sealed: &Sealed) {
     assert_eq!(segment.extents().unwrap(), sealed.sealed.extents);
 }
 
-fn arb_codec() -> impl Strategy<Value = Codec> {
-    prop::sample::select(vec![Codec::None, Codec::S2])
+fn arb_form() -> impl Strategy<Value = Form> {
+    prop::sample::select(FORMS.to_vec())
 }
 
 prop_compose! {
@@ -87,7 +87,7 @@ proptest! {
     #[test]
     fn any_messages_read_back(
         streams in prop::collection::btree_map(any::<u64>(), arb_stream(), 1..6),
-        codec in arb_codec(),
+        form in arb_form(),
     ) {
         let samples = streams
             .into_iter()
@@ -107,7 +107,7 @@ proptest! {
                 })
             })
             .collect();
-        check_all(&Sealed::new(samples, codec));
+        check_all(&Sealed::of_form(samples, form));
     }
 
     #[test]
@@ -136,7 +136,7 @@ proptest! {
 
 #[test]
 fn large_parts_read_back() {
-    for codec in [Codec::None, Codec::S2] {
+    for form in FORMS {
         let mut samples: Vec<Sample> = (1..40).map(|seq| Sample::new(1, seq)).collect();
         samples[3].payload = (0..1 << 20).map(|i| (i % 251) as u8).collect();
         samples[4].headers = vec![b'h'; 64 * 1024];
@@ -144,7 +144,7 @@ fn large_parts_read_back() {
         samples[5].subject = Vec::new();
         samples[6].msg_id = vec![b'i'; 5000];
         samples[7].payload = vec![9; 32 * 1024];
-        check_all(&Sealed::new(samples, codec));
+        check_all(&Sealed::of_form(samples, form));
     }
 }
 
