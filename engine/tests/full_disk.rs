@@ -77,7 +77,7 @@ fn filled(capacity: u64, what: &str) -> Option<(SimDisk, Pair)> {
     Some((disk, pair))
 }
 
-fn compare(pair: &Pair, what: &str) {
+fn compare(pair: &mut Pair, what: &str) {
     if let Err(halt) = pair.compare() {
         panic!("{what}: {halt:?}");
     }
@@ -92,7 +92,7 @@ fn everything_but_appends_goes_on() {
             continue;
         };
         filled_up += 1;
-        compare(&pair, &what);
+        compare(&mut pair, &what);
         for n in 0..20 {
             for action in [
                 Action::Deliver(2),
@@ -106,7 +106,7 @@ fn everything_but_appends_goes_on() {
                 );
             }
         }
-        compare(&pair, &what);
+        compare(&mut pair, &what);
         assert!(pair.store.stopped().is_none());
     }
     assert!(filled_up > 5, "{filled_up} sizes hold a store");
@@ -145,7 +145,7 @@ fn appends_resume_when_space_comes_from_outside() {
         };
         disk.set_capacity(PLENTY);
         resumes(&mut pair, &what);
-        compare(&pair, &what);
+        compare(&mut pair, &what);
     }
 }
 
@@ -162,7 +162,7 @@ fn appends_resume_when_a_purge_makes_space() {
             "{what}: the purge is refused"
         );
         resumes(&mut pair, &what);
-        compare(&pair, &what);
+        compare(&mut pair, &what);
     }
 }
 

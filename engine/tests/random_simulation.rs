@@ -1,13 +1,14 @@
 //! Random scripts against the reference model: several streams of both storages, filtered consumers,
 //! disk faults, power cuts, kills and clean stops, and several lives of one store.
 //!
-//! `RIVERLOG_SEEDS` sets the number of seeds (default 60), `RIVERLOG_SEED` runs a single one. A
-//! failure names its seed; the same seed runs the same script.
+//! `RIVERLOG_SEEDS` sets the number of seeds (default 60), `RIVERLOG_SEED` runs a single one and prints
+//! its steps. A failure names its seed; the same seed runs the same script.
 
 mod support;
 
 use std::path::Path;
 
+use riverlog_engine::consumer::ConsumerConfig;
 use riverlog_engine::io::Env;
 use riverlog_engine::io::sim::{Fault, OpKind, Persist, SimClock, SimDisk, Trigger};
 use riverlog_engine::{Lsn, Storage, Store, StreamConfig};
@@ -57,20 +58,43 @@ fn action(rng: &mut Rng) -> Action {
         65 => Action::PurgeBelow(rng.below(12) as u16),
         66 => Action::PurgeKeep(rng.below(6) as u16 + 1),
         67..=74 => Action::Deliver(rng.below(4) as u8 + 1),
-        75..=82 => Action::Ack(rng.next() as u8),
+        75..=78 => Action::Ack(rng.next() as u8),
+        79 => Action::Term(rng.next() as u8),
+        80..=81 => Action::Nak(rng.next() as u8, [0, 0, 700][rng.below(3) as usize]),
+        82 => Action::InProgress(rng.next() as u8),
         83..=92 => Action::Commit,
         93..=96 => Action::Upkeep,
         _ => Action::Checkpoint,
     }
 }
 
+/// A consumer of the matrix.
+fn consumer(rng: &mut Rng) -> ConsumerConfig {
+    ConsumerConfig {
+        filters: match rng.below(2) {
+            0 => Vec::new(),
+            _ => vec![subject_name(rng.below(5) as u8)],
+        },
+        ack_wait_ns: [2_000_000_000, 3_600_000_000_000][rng.below(2) as usize],
+        backoff_ns: match rng.below(4) {
+            0 => vec![500_000_000, 2_500_000_000],
+            _ => Vec::new(),
+        },
+        max_deliver: (rng.below(3) == 0).then(|| 2 + rng.below(3)),
+        max_ack_pending: (rng.below(3) == 0).then(|| 2 + rng.below(4)),
+        ..support::consumer_config()
+    }
+}
+
 /// What is known of one stream.
 struct Known {
     config: StreamConfig,
-    filter: Option<String>,
+    consumer: ConsumerConfig,
     history: Vec<(Lsn, ModelStream)>,
     acknowledged: usize,
     created: bool,
+    /// The last life ended with a clean stop.
+    closed: bool,
 }
 
 struct World {
@@ -78,6 +102,8 @@ struct World {
     rng: Rng,
     clock: SimClock,
     streams: Vec<Known>,
+    /// Every step is printed.
+    traces: bool,
 }
 
 impl World {
@@ -93,12 +119,13 @@ impl World {
                     } else {
                         Storage::File
                     },
-                    ..config(rng.below(10) as u8)
+                    ..config(rng.below(16) as u8)
                 },
-                filter: (rng.below(2) == 0).then(|| subject_name(rng.below(5) as u8)),
+                consumer: consumer(&mut rng),
                 history: Vec::new(),
                 acknowledged: 0,
                 created: false,
+                closed: false,
             })
             .collect();
         World {
@@ -106,6 +133,7 @@ impl World {
             rng,
             clock: SimClock::new(START_NS),
             streams,
+            traces: std::env::var_os("RIVERLOG_SEED").is_some(),
         }
     }
 
@@ -121,19 +149,29 @@ impl World {
         let mut pairs = Vec::new();
         for n in 0..self.streams.len() {
             let known = &self.streams[n];
-            let (config, filter) = (known.config.clone(), known.filter.clone());
+            let config = known.config.clone();
             let brought_back = known.created && config.storage == Storage::File;
-            let pair = if brought_back {
+            let pair = if brought_back && known.closed {
+                match known.history.last() {
+                    Some((_, model)) => Pair::after_close(&store, &env, config, model.clone()),
+                    None => self.fail(life, "a stream has a first state"),
+                }
+            } else if brought_back {
                 let (history, acknowledged) = (&known.history, known.acknowledged);
                 match state_after_restart(&store, &config.name, history, acknowledged) {
-                    Ok(at) => Pair::again(&store, &env, config, filter, history[at].1.clone()),
+                    Ok(at) => Pair::again(&store, &env, config, history[at].1.clone()),
                     Err(what) => self.fail(life, &what),
                 }
             } else {
-                Pair::in_store(&store, &env, config, filter)
+                Pair::in_store(&store, &env, config, known.consumer.clone())
             };
             match pair {
-                Ok(pair) => pairs.push(pair),
+                Ok(mut pair) => {
+                    if let Some(first) = pairs.first() {
+                        pair.in_store_of(first);
+                    }
+                    pairs.push(pair);
+                }
                 Err(halt) => self.fail(life, &format!("{halt:?}")),
             }
             self.streams[n].created = true;
@@ -195,6 +233,9 @@ impl World {
     /// One life: actions until the power goes, the log fails or the script ends.
     fn live(&mut self, disk: &SimDisk, life: u64, pairs: &mut [Pair]) {
         let faulty = self.break_something(disk);
+        for pair in &mut *pairs {
+            pair.faulty = faulty;
+        }
         if !faulty && self.rng.below(4) > 0 {
             disk.cut_power_after(4 + self.rng.below(400));
         }
@@ -202,8 +243,16 @@ impl World {
         for step in 0..steps {
             let action = action(&mut self.rng);
             let at = self.rng.below(pairs.len() as u64) as usize;
-            self.clock.advance_ns(1_000);
-            match pairs[at].act(&action) {
+            let pause_ns = match self.rng.below(10) {
+                0 => 1_300_000_000,
+                _ => 1_000,
+            };
+            self.clock.advance_ns(pause_ns);
+            let done = pairs[at].act(&action);
+            if self.traces {
+                eprintln!("life {life}, step {step}: {action:?} of S{at}: {done:?}");
+            }
+            match done {
                 Ok(()) | Err(Halt::Refused(_)) if disk.is_powered() => {}
                 Ok(()) | Err(Halt::Refused(_) | Halt::Stopped) => break,
                 Err(Halt::Differs(_)) if !disk.is_powered() => break,
@@ -212,18 +261,18 @@ impl World {
                 }
             }
             if !faulty && self.rng.below(25) == 0 {
-                self.compare(disk, life, &pairs[at], step);
+                self.compare(disk, life, &mut pairs[at], step);
             }
         }
         disk.clear_faults();
         if disk.is_powered() && pairs[0].store.stopped().is_none() {
-            for pair in &*pairs {
+            for pair in pairs {
                 self.compare(disk, life, pair, steps);
             }
         }
     }
 
-    fn compare(&self, disk: &SimDisk, life: u64, pair: &Pair, step: u64) {
+    fn compare(&self, disk: &SimDisk, life: u64, pair: &mut Pair, step: u64) {
         match pair.compare() {
             Ok(()) | Err(Halt::Stopped | Halt::Refused(_)) => {}
             // Reads fail as well once the power is off.
@@ -239,11 +288,18 @@ impl World {
         if !closes {
             disk.cut_power_now();
         }
+        let stopped = pairs[0].store.stopped().is_some();
         for (known, pair) in self.streams.iter_mut().zip(&mut pairs) {
+            pair.catch_up();
             known.acknowledged = pair.acknowledged();
             known.history = std::mem::take(&mut pair.history);
+            known.closed = closes && !stopped && !pair.consumer_unknown;
         }
         drop(pairs);
+        let power_lasted = disk.is_powered();
+        for known in &mut self.streams {
+            known.closed &= power_lasted;
+        }
         let disk = match kills {
             true => disk.kill_process(),
             false => disk.crash(self.rng.persist()),

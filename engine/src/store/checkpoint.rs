@@ -98,7 +98,7 @@ impl Checkpointer {
     }
 
     /// Runs a checkpoint; without changes only if forced. `wait` makes everything up to a log
-    /// position durable, or says that the store stopped.
+    /// position durable as far as the log can take it, or says that the store stopped.
     pub fn run(
         &mut self,
         scope: Scope,
@@ -155,7 +155,9 @@ impl Checkpointer {
         wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
         // Not only the positions of the shares: a consumer's share can hold the effect of an operation
-        // on its stream that came in after the stream's own share was taken.
+        // on its stream that came in after the stream's own share was taken. Where the log cannot
+        // take what is queued, this checkpoint is what makes room: it is durable with its own
+        // commit then, before the log holds it, and a restart goes on behind its position.
         wait(self.shared.queue.assigned_lsn())?;
         self.settle_in_doubt()?;
         let mut batch = MetaBatch::default();

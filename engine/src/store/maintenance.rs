@@ -41,6 +41,8 @@ impl Maintenance {
         &mut self,
         wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
     ) -> Result<Option<TimestampNs>, CheckpointError> {
+        // First: expiry needs room in the log as well.
+        let made_room = self.free_log(wait);
         let now = TimestampNs(self.shared.env.clock.now_ns());
         let mut next_due = None;
         self.shared.begin_expiry();
@@ -60,15 +62,29 @@ impl Maintenance {
         if let Some(due) = next_due {
             self.shared.plan_expiry(due);
         }
-        if self.shared.log_is_half_full() || self.shared.log_is_stuck() {
-            self.checkpoint(Scope::All, wait)?;
-        } else if self.shared.wants_flush() {
+        made_room?;
+        if self.shared.wants_flush() {
             self.checkpoint(Scope::LargeTails, wait)?;
             if self.shared.wants_flush() {
                 self.checkpoint(Scope::All, wait)?;
             }
         }
         Ok(next_due)
+    }
+
+    /// Makes log space reusable if much of it is used, and waits until the log knows.
+    fn free_log(
+        &mut self,
+        wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let shared = &self.shared;
+        let wanted =
+            shared.log_is_half_full() || shared.queue.log_is_full() || shared.log_is_stuck();
+        if !wanted {
+            return Ok(());
+        }
+        self.checkpoint(Scope::All, wait)?;
+        wait(self.shared.queue.assigned_lsn())
     }
 
     /// Runs a checkpoint and notes whether the disk had room for it.
@@ -88,7 +104,7 @@ impl Maintenance {
     /// The maintenance thread: works when asked or due, and idles otherwise.
     pub fn run(mut self, stop: &dyn Fn() -> bool) -> Maintenance {
         let queue = self.shared.queue.clone();
-        let mut wait = move |lsn: Lsn| queue.ticket(lsn).wait().map_err(CheckpointError::Stopped);
+        let mut wait = move |lsn: Lsn| queue.wait_settled(lsn).map_err(CheckpointError::Stopped);
         loop {
             let pause = match self.round(&mut wait) {
                 Ok(due) => due.map(|due| self.until(due)),

@@ -365,7 +365,7 @@ impl Inner {
                 if let Ok(mut maintenance) = maintenance.join() {
                     let queue = self.shared.queue.clone();
                     let wait =
-                        &mut |lsn: Lsn| queue.ticket(lsn).wait().map_err(CheckpointError::Stopped);
+                        &mut |lsn: Lsn| queue.wait_settled(lsn).map_err(CheckpointError::Stopped);
                     report(maintenance.checkpoint(Scope::All, wait));
                 }
                 self.shared.queue.close();
@@ -407,13 +407,10 @@ fn commit_all(committer: &mut Committer) {
     while let Step::Committed(_) = committer.step() {}
 }
 
+/// In manual mode nobody else makes anything durable: what is not settled now never will be.
 fn settled(queue: &crate::wal::CommitQueue, lsn: Lsn) -> Result<(), CheckpointError> {
-    if queue.durable_lsn() >= lsn {
-        return Ok(());
-    }
-    Err(CheckpointError::Stopped(
-        queue.stopped().unwrap_or(Stopped::Poisoned),
-    ))
+    let settled = queue.settled(lsn).unwrap_or(Err(Stopped::Poisoned));
+    settled.map_err(CheckpointError::Stopped)
 }
 
 /// Stops the store when its maintenance dies: without checkpoints appends would be refused as busy

@@ -147,6 +147,10 @@ impl StoreShared {
                 // A checkpoint may give log files back, or find that there is space again.
                 self.wake.ask();
             }
+            if error == EnqueueError::Full && self.queue.log_is_full() {
+                // Few large messages can fill files long before half of the log's bytes are used.
+                self.wake.ask();
+            }
             return Err(append_error(error));
         }
         if self.tails_full() {

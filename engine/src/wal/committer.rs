@@ -101,6 +101,7 @@ impl Committer {
                     self.wal.control_reserve_bytes(),
                     self.wal.is_disk_full(),
                 );
+                self.queue.report_stall();
                 Step::NoSpace
             }
             Err(error) => {

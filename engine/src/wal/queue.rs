@@ -154,6 +154,8 @@ pub struct CommitQueue {
     log_limit_bytes: AtomicU64,
     control_reserve_bytes: AtomicU64,
     log_disk_full: AtomicBool,
+    /// The committer holds a frame that no log file can take before one is released.
+    log_stalled: AtomicBool,
     store_disk_full: AtomicBool,
     refusals: AtomicU64,
     released_lsn: AtomicU64,
@@ -199,6 +201,7 @@ impl CommitQueue {
             log_limit_bytes: AtomicU64::new(0),
             control_reserve_bytes: AtomicU64::new(0),
             log_disk_full: AtomicBool::new(false),
+            log_stalled: AtomicBool::new(false),
             store_disk_full: AtomicBool::new(false),
             refusals: AtomicU64::new(0),
             released_lsn: AtomicU64::new(0),
@@ -242,6 +245,13 @@ impl CommitQueue {
             self.poke();
         }
         Err(EnqueueError::NoSpace)
+    }
+
+    /// Whether appends are refused because of the log: only a release helps.
+    pub fn log_is_full(&self) -> bool {
+        let enqueued = self.enqueued_bytes.load(Ordering::Acquire);
+        let reserve = self.control_reserve_bytes.load(Ordering::Acquire);
+        enqueued + reserve >= self.log_limit_bytes.load(Ordering::Acquire)
     }
 
     /// Whether the log can take what is queued and one more operation, its reserve included. Past
@@ -340,6 +350,41 @@ impl CommitQueue {
         self.enqueued_bytes
             .load(Ordering::Acquire)
             .saturating_sub(finished)
+    }
+
+    /// Blocks until `lsn` is durable, or until the log cannot take it before files are released:
+    /// whoever releases them must not wait for it. Not for manual mode.
+    pub fn wait_settled(&self, lsn: Lsn) -> Result<(), Stopped> {
+        block_on(|waker| {
+            let mut waiting = self
+                .room_waiters
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            // Asked under the lock: a commit or stall that comes afterwards sees the waker.
+            if let Some(settled) = self.settled(lsn) {
+                return Poll::Ready(settled);
+            }
+            if !waiting.iter().any(|known| known.will_wake(waker)) {
+                waiting.push(waker.clone());
+            }
+            Poll::Pending
+        })
+    }
+
+    /// What [`CommitQueue::wait_settled`] waits for; `None` while it may still come.
+    pub fn settled(&self, lsn: Lsn) -> Option<Result<(), Stopped>> {
+        // The reason first: everything that was durable when the store stopped stays so.
+        let stopped = self.stopped();
+        if self.durable_lsn() >= lsn || self.log_stalled.load(Ordering::SeqCst) {
+            return Some(Ok(()));
+        }
+        stopped.map(Err)
+    }
+
+    /// The log cannot take the next frame; whoever waits for it in order to make room is told.
+    pub(super) fn report_stall(&self) {
+        self.log_stalled.store(true, Ordering::SeqCst);
+        self.wake_room();
     }
 
     /// A ticket that resolves when `lsn` is durable.
@@ -477,6 +522,7 @@ impl CommitQueue {
             gate.raise(*seq);
             streams.push((gate.id(), *seq));
         }
+        self.log_stalled.store(false, Ordering::SeqCst);
         let before = self.durable_lsn.fetch_max(lsn.0, Ordering::AcqRel);
         debug_assert!(before < lsn.0, "durable_lsn only rises (I3)");
         self.finished_bytes

@@ -2,16 +2,20 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod consumer_model;
 pub mod model;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
+use consumer_model::ModelConsumer;
 use model::{ModelAppend, ModelStream};
 use riverlog_engine::consumer::{AckPolicy, ConsumerConfig};
-use riverlog_engine::io::Env;
+use riverlog_engine::io::{Clock, Env};
 use riverlog_engine::{
     Append, AppendError, Compression, Consumer, Filter, Lsn, Next, OpenError, PurgeRequest,
-    ReadError, Seq, Store, StoreOptions, Stream, StreamConfig, Threads, TimestampNs,
+    ReadError, Retention, Seq, Store, StoreOptions, Stream, StreamConfig, Threads, TimestampNs,
 };
 
 /// Directory of the store on any disk.
@@ -34,6 +38,12 @@ pub enum Action {
     Deliver(u8),
     /// Acknowledges the n-th delivered message.
     Ack(u8),
+    /// Refuses the n-th open message, with a delay in milliseconds if that is not 0.
+    Nak(u8, u16),
+    /// Gives the n-th open message up.
+    Term(u8),
+    /// Extends the time of the n-th open message.
+    InProgress(u8),
     Commit,
     Checkpoint,
     Upkeep,
@@ -62,16 +72,19 @@ pub fn config(kind: u8) -> StreamConfig {
         },
         ..StreamConfig::default()
     };
-    match (kind >> 1) % 5 {
+    match (kind >> 1) % 8 {
         0 => {}
         1 => config.msgs_max = Some(7),
         2 => config.bytes_max = Some(600),
         3 => config.msgs_per_subject_max = Some(2),
-        _ => {
+        4 => {
             config.msgs_max = Some(9);
             config.msgs_per_subject_max = Some(3);
             config.discard = riverlog_engine::Discard::New;
         }
+        5 => config.age_max_ns = Some(6_000_000_000),
+        6 => config.retention = Retention::WorkQueue,
+        _ => config.retention = Retention::Interest,
     }
     config
 }
@@ -82,12 +95,17 @@ pub struct Pair {
     pub stream: Stream,
     pub consumer: Consumer,
     config: StreamConfig,
-    /// The only subject the consumer wants.
-    filter: Option<String>,
     /// Model after each change, and the log position that makes it durable.
     pub history: Vec<(Lsn, ModelStream)>,
     appended: u64,
-    now: TimestampNs,
+    clock: Arc<dyn Clock>,
+    /// When the store's background work last removed what was too old, of all its streams.
+    upkeep_at: Arc<AtomicI64>,
+    /// The disk fails calls: what is too old may leave later, but never what is not.
+    pub faulty: bool,
+    /// An operation of the consumer was refused. It may have taken effect in memory all the same, so
+    /// the consumer is left alone until the next life.
+    pub consumer_unknown: bool,
 }
 
 /// Why a script ended early.
@@ -113,7 +131,7 @@ impl Pair {
     /// Opens an empty store with one stream and one consumer.
     pub fn create(env: &Env, config: StreamConfig) -> Result<Pair, Halt> {
         let (store, _) = Store::open_in(env.clone(), Path::new(DIR), options()).map_err(halt)?;
-        let pair = Pair::in_store(&store, env, config, None)?;
+        let pair = Pair::in_store(&store, env, config, consumer_config())?;
         pair.commit()?;
         Ok(pair)
     }
@@ -123,11 +141,14 @@ impl Pair {
         store: &Store,
         env: &Env,
         config: StreamConfig,
-        filter: Option<String>,
+        consumer: ConsumerConfig,
     ) -> Result<Pair, Halt> {
         let (stream, ticket) = store.create_stream(config.clone()).map_err(halt)?;
-        let history = vec![(Lsn(ticket.lsn().0 + 1), ModelStream::default())];
-        Pair::with_stream(store, env, stream, config, filter, history)
+        let model = ModelStream {
+            consumer: ModelConsumer::new(consumer, 1),
+            ..ModelStream::default()
+        };
+        Pair::with_stream(store, env, stream, config, ticket.lsn(), model)
     }
 
     /// Goes on with a stream that a restart brought back, and a new consumer.
@@ -135,17 +156,15 @@ impl Pair {
         store: &Store,
         env: &Env,
         config: StreamConfig,
-        filter: Option<String>,
         mut model: ModelStream,
     ) -> Result<Pair, Halt> {
         let Some(stream) = store.stream(&config.name) else {
             return Err(Halt::Differs(format!("{} is gone", config.name)));
         };
         stream.delete_consumer("C").map_err(halt)?;
-        model.delivered = 0;
-        model.acked.clear();
-        let history = vec![(Lsn(0), model)];
-        Pair::with_stream(store, env, stream, config, filter, history)
+        let consumer = model.consumer.config.clone();
+        model.replace_consumer(&config, consumer);
+        Pair::with_stream(store, env, stream, config, Lsn(0), model)
     }
 
     fn with_stream(
@@ -153,25 +172,66 @@ impl Pair {
         env: &Env,
         stream: Stream,
         config: StreamConfig,
-        filter: Option<String>,
-        history: Vec<(Lsn, ModelStream)>,
+        lsn: Lsn,
+        model: ModelStream,
     ) -> Result<Pair, Halt> {
-        let consumer_config = ConsumerConfig {
-            filters: filter.iter().cloned().collect(),
-            ..consumer_config()
+        let (_, ticket) = stream
+            .create_consumer(model.consumer.config.clone())
+            .map_err(halt)?;
+        let lsn = lsn.max(ticket.lsn());
+        Pair::resume(store, env, config, lsn, model)
+    }
+
+    /// Goes on with a stream and a consumer as they are.
+    pub fn resume(
+        store: &Store,
+        env: &Env,
+        config: StreamConfig,
+        lsn: Lsn,
+        model: ModelStream,
+    ) -> Result<Pair, Halt> {
+        let found = store.stream(&config.name);
+        let found = found.and_then(|stream| Some((stream.consumer("C")?, stream)));
+        let Some((consumer, stream)) = found else {
+            return Err(Halt::Differs(format!("{} is gone", config.name)));
         };
-        let (consumer, _) = stream.create_consumer(consumer_config).map_err(halt)?;
-        let appended = history.last().map_or(0, |(_, model)| model.last_seq);
         Ok(Pair {
             store: store.clone(),
             stream,
             consumer,
             config,
-            filter,
-            history,
-            appended,
-            now: TimestampNs(env.clock.now_ns()),
+            appended: model.last_seq,
+            history: vec![(lsn, model)],
+            clock: env.clock.clone(),
+            upkeep_at: Arc::new(AtomicI64::new(i64::MIN)),
+            faulty: false,
+            consumer_unknown: false,
         })
+    }
+
+    /// Says that this stream is in the same store as that of `other`.
+    pub fn in_store_of(&mut self, other: &Pair) {
+        self.upkeep_at = other.upkeep_at.clone();
+    }
+
+    /// Applies to the model what background work has removed meanwhile.
+    pub fn catch_up(&mut self) {
+        let mut model = self.model();
+        let before = model.msgs.len();
+        let below = match self.faulty {
+            true => self.stream.state().first_seq.0,
+            false => u64::MAX,
+        };
+        let now_ns = self.upkeep_at.load(Ordering::SeqCst);
+        model.expire(&self.config, below, now_ns);
+        if model.msgs.len() < before {
+            let lsn = self.store.barrier().lsn();
+            self.push(lsn, model);
+        }
+    }
+
+    fn now(&self) -> TimestampNs {
+        TimestampNs(self.clock.now_ns())
     }
 
     fn model(&self) -> ModelStream {
@@ -197,7 +257,21 @@ impl Pair {
     /// Carries out one action on both and compares the answers. A refused action has changed
     /// neither.
     pub fn act(&mut self, action: &Action) -> Result<(), Halt> {
-        match self.carry_out(action) {
+        self.catch_up();
+        let of_consumer = matches!(
+            action,
+            Action::Deliver(_)
+                | Action::Ack(_)
+                | Action::Nak(..)
+                | Action::Term(_)
+                | Action::InProgress(_)
+        );
+        if of_consumer && self.consumer_unknown {
+            return Ok(());
+        }
+        let done = self.carry_out(action);
+        self.consumer_unknown |= of_consumer && done.is_err();
+        match done {
             Err(Halt::Refused(_)) if self.store.stopped().is_some() => Err(Halt::Stopped),
             done => done,
         }
@@ -219,6 +293,7 @@ impl Pair {
                 self.push(ticket.lsn(), model);
             }
             Action::PurgeSubject(subject) => {
+                self.commit()?;
                 let name = subject_name(*subject);
                 let filter = Filter::new(name.as_bytes()).map_err(halt)?;
                 let expected = model.purge(Some(&name), None, None);
@@ -229,6 +304,7 @@ impl Pair {
                 self.purge(&request, expected, model)?;
             }
             Action::PurgeBelow(nth) => {
+                self.commit()?;
                 let below = model.first_seq() + u64::from(*nth);
                 let expected = model.purge(None, Some(below), None);
                 let request = PurgeRequest {
@@ -238,6 +314,7 @@ impl Pair {
                 self.purge(&request, expected, model)?;
             }
             Action::PurgeKeep(keep) => {
+                self.commit()?;
                 let keep = u64::from(*keep);
                 let expected = model.purge(None, None, Some(keep));
                 let request = PurgeRequest {
@@ -247,10 +324,13 @@ impl Pair {
                 self.purge(&request, expected, model)?;
             }
             Action::Deliver(count) => return self.deliver(*count),
-            Action::Ack(nth) => return self.ack(*nth),
+            Action::Ack(nth) => return self.ack(*nth, false),
+            Action::Term(nth) => return self.ack(*nth, true),
+            Action::Nak(nth, delay_ms) => return self.nak(*nth, *delay_ms),
+            Action::InProgress(nth) => return self.in_progress(*nth),
             Action::Commit => self.commit()?,
             Action::Checkpoint => self.store.checkpoint().map_err(halt)?,
-            Action::Upkeep => self.store.step().map_err(halt)?,
+            Action::Upkeep => return self.upkeep(),
         }
         Ok(())
     }
@@ -277,8 +357,6 @@ impl Pair {
         let mut payload = format!("{:08}", self.appended).into_bytes();
         payload.resize(payload.len().max(usize::from(len)), b'x');
         let id = id.map(|id| format!("id-{id}"));
-        let mut model = self.model();
-        let expected = model.append(&self.config, &subject, &payload, id.as_deref());
         let append = Append {
             subject: subject.as_bytes(),
             payload: &payload,
@@ -290,7 +368,7 @@ impl Pair {
             let Err(AppendError::Busy) = answer else {
                 break;
             };
-            self.store.step().map_err(halt)?;
+            self.upkeep()?;
             answer = self.stream.append_nosync(&append);
         }
         let (found, lsn) = match answer {
@@ -303,6 +381,9 @@ impl Pair {
             ) => (ModelAppend::Refused, Lsn(0)),
             Err(error) => return Err(halt(error)),
         };
+        let mut model = self.model();
+        let now_ns = self.now().0;
+        let expected = model.append(&self.config, &subject, &payload, id.as_deref(), now_ns);
         if found != expected {
             return Err(Halt::Differs(format!(
                 "append answered {found:?}, model {expected:?}"
@@ -312,15 +393,28 @@ impl Pair {
         Ok(())
     }
 
+    /// Background work, which also removes what is too old.
+    fn upkeep(&mut self) -> Result<(), Halt> {
+        self.upkeep_at.store(self.now().0, Ordering::SeqCst);
+        let done = self.store.step().map_err(halt);
+        self.catch_up();
+        done
+    }
+
     /// Deliveries need durable messages, and are not acknowledged themselves: the model follows.
     fn deliver(&mut self, count: u8) -> Result<(), Halt> {
         self.commit()?;
         for _ in 0..count {
             let mut model = self.model();
-            let expected = model.next(self.filter.as_deref());
-            let next = self.consumer.next(self.now, &mut |_| true).map_err(halt)?;
+            let now = self.now();
+            let expected = model.next(now.0);
+            let next = self.consumer.next(now, &mut |_| true).map_err(halt)?;
             let found = match &next {
-                Next::Message(delivery) => Some(delivery.message.seq.0),
+                Next::Message(delivery) => Some((
+                    delivery.message.seq.0,
+                    delivery.consumer_seq,
+                    delivery.deliveries,
+                )),
                 _ => None,
             };
             if found != expected {
@@ -329,10 +423,9 @@ impl Pair {
                 )));
             }
             if let Next::Message(delivery) = &next
-                && delivery.num_pending != model.num_pending(self.filter.as_deref())
+                && delivery.num_pending != model.num_pending()
             {
-                let expected = model.num_pending(self.filter.as_deref());
-                let found = delivery.num_pending;
+                let (found, expected) = (delivery.num_pending, model.num_pending());
                 return Err(Halt::Differs(format!(
                     "num_pending {found}, model {expected}"
                 )));
@@ -342,24 +435,42 @@ impl Pair {
         Ok(())
     }
 
-    fn ack(&mut self, nth: u8) -> Result<(), Halt> {
+    fn ack(&mut self, nth: u8, term: bool) -> Result<(), Halt> {
         let mut model = self.model();
-        let wanted = |subject: &str| self.filter.as_deref().is_none_or(|f| f == subject);
-        let open: Vec<u64> = model
-            .msgs
-            .range(..=model.delivered)
-            .filter(|(_, message)| wanted(&message.subject))
-            .map(|(seq, _)| *seq)
-            .collect();
-        let open: Vec<u64> = open
-            .into_iter()
-            .filter(|seq| !model.acked.contains(seq))
-            .collect();
-        let Some(seq) = open.get(usize::from(nth) % open.len().max(1)).copied() else {
+        let held = model.consumer.held();
+        let Some(seq) = nth_seq(&held, nth) else {
             return Ok(());
         };
-        model.acked.insert(seq);
-        let result = self.consumer.ack(Seq(seq), self.now).map_err(halt)?;
+        model.ack(&self.config, seq);
+        let result = match term {
+            false => self.consumer.ack(Seq(seq), self.now()),
+            true => self.consumer.term(Seq(seq), self.now()),
+        };
+        self.push(result.map_err(halt)?.lsn, model);
+        Ok(())
+    }
+
+    fn nak(&mut self, nth: u8, delay_ms: u16) -> Result<(), Halt> {
+        let mut model = self.model();
+        let Some(seq) = nth_seq(&model.consumer.open(), nth) else {
+            return Ok(());
+        };
+        let delay_ns = (delay_ms > 0).then(|| u64::from(delay_ms) * 1_000_000);
+        let now = self.now();
+        model.consumer.nak(seq, delay_ns, now.0);
+        let result = self.consumer.nak(Seq(seq), delay_ns, now).map_err(halt)?;
+        self.push(result.lsn, model);
+        Ok(())
+    }
+
+    fn in_progress(&mut self, nth: u8) -> Result<(), Halt> {
+        let mut model = self.model();
+        let Some(seq) = nth_seq(&model.consumer.open(), nth) else {
+            return Ok(());
+        };
+        let now = self.now();
+        model.consumer.in_progress(seq, now.0);
+        let result = self.consumer.in_progress(Seq(seq), now).map_err(halt)?;
         self.push(result.lsn, model);
         Ok(())
     }
@@ -374,11 +485,62 @@ impl Pair {
     }
 
     /// Compares everything readable with the newest model state.
-    pub fn compare(&self) -> Result<(), Halt> {
+    pub fn compare(&mut self) -> Result<(), Halt> {
+        self.catch_up();
         self.commit()?;
+        if self.store.durable_lsn() < self.store.barrier().lsn() {
+            // The log is full: only a checkpoint lets the rest be written.
+            self.upkeep()?;
+            self.commit()?;
+        }
         let (_, model) = self.history.last().ok_or(Halt::Stopped)?;
-        differences(&self.stream, model).map_err(Halt::Differs)
+        differences(&self.stream, model).map_err(Halt::Differs)?;
+        if self.consumer_unknown {
+            return Ok(());
+        }
+        self.compare_consumer(model).map_err(Halt::Differs)
     }
+
+    fn compare_consumer(&self, model: &ModelStream) -> Result<(), String> {
+        let mut consumer = model.consumer.clone();
+        consumer.trimmed(model.first_seq());
+        let info = self.consumer.info();
+        let found = (
+            info.delivered.consumer_seq,
+            info.delivered.stream_seq.0,
+            info.num_ack_pending,
+        );
+        let (number, seq) = consumer.delivered;
+        let expected = (number, seq, consumer.num_ack_pending());
+        if found != expected {
+            return Err(format!(
+                "(delivered, sequence, open) is {found:?}, model {expected:?}"
+            ));
+        }
+        let found = self.consumer.num_pending().map_err(|e| e.to_string())?;
+        if found != model.num_pending() {
+            let expected = model.num_pending();
+            return Err(format!("num_pending {found}, model {expected}"));
+        }
+        Ok(())
+    }
+
+    /// After a clean stop nothing is lost, of the consumer neither.
+    pub fn after_close(
+        store: &Store,
+        env: &Env,
+        config: StreamConfig,
+        mut model: ModelStream,
+    ) -> Result<Pair, Halt> {
+        model.consumer.restart();
+        let mut pair = Pair::resume(store, env, config, Lsn(0), model)?;
+        pair.compare()?;
+        Ok(pair)
+    }
+}
+
+fn nth_seq(seqs: &[u64], nth: u8) -> Option<u64> {
+    seqs.get(usize::from(nth) % seqs.len().max(1)).copied()
 }
 
 pub fn consumer_config() -> ConsumerConfig {
@@ -509,7 +671,7 @@ fn consumer_difference(stream: &Stream, model: &ModelStream) -> Result<(), Strin
         {
             Next::Message(delivery) => {
                 let seq = delivery.message.seq.0;
-                if model.acked.contains(&seq) {
+                if model.consumer.acked.contains(&seq) {
                     return Err(format!("acknowledged message {seq} was delivered again"));
                 }
                 if !seen.insert(seq) {

@@ -1,8 +1,11 @@
 //! The reference model: what a stream and its consumer must look like, with plain maps and loops.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use riverlog_engine::{Discard, Storage, StreamConfig};
+use riverlog_engine::consumer::ConsumerConfig;
+use riverlog_engine::{Discard, Retention, Storage, StreamConfig};
+
+use super::consumer_model::{ModelConsumer, ModelDelivery};
 
 /// A message of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +14,7 @@ pub struct ModelMessage {
     pub payload: Vec<u8>,
     /// Accounted bytes besides subject and payload (LIM-012, LIM-013).
     pub overhead: u64,
+    pub ts_ns: i64,
 }
 
 impl ModelMessage {
@@ -24,9 +28,10 @@ impl ModelMessage {
 pub struct ModelStream {
     pub msgs: BTreeMap<u64, ModelMessage>,
     pub last_seq: u64,
-    pub ids: BTreeMap<String, u64>,
-    pub acked: BTreeSet<u64>,
-    pub delivered: u64,
+    pub last_ts_ns: i64,
+    /// Sequence and time of the message that an id came with.
+    pub ids: BTreeMap<String, (u64, i64)>,
+    pub consumer: ModelConsumer,
 }
 
 /// What an append answers.
@@ -72,10 +77,14 @@ impl ModelStream {
         subject: &str,
         payload: &[u8],
         id: Option<&str>,
+        now_ns: i64,
     ) -> ModelAppend {
-        if let Some(seq) = id.and_then(|id| self.ids.get(id)) {
-            return ModelAppend::Duplicate(*seq);
+        let window = i64::try_from(config.dedup_window_ns).unwrap_or(i64::MAX);
+        match id.and_then(|id| self.ids.get(id)) {
+            Some((seq, ts)) if now_ns - ts < window => return ModelAppend::Duplicate(*seq),
+            _ => {}
         }
+        let ts_ns = now_ns.max(self.last_ts_ns);
         let message = ModelMessage {
             subject: subject.into(),
             payload: payload.to_vec(),
@@ -83,6 +92,7 @@ impl ModelStream {
                 Storage::File => 30,
                 Storage::Memory => 16,
             },
+            ts_ns,
         };
         let mut victims = Vec::new();
         let own = self.of_subject(subject);
@@ -107,10 +117,14 @@ impl ModelStream {
             }
         }
         self.last_seq += 1;
+        self.last_ts_ns = ts_ns;
         let seq = self.last_seq;
         self.msgs.insert(seq, message);
         if let Some(id) = id {
-            self.ids.insert(id.into(), seq);
+            self.ids.insert(id.into(), (seq, ts_ns));
+        }
+        if config.retention == Retention::Interest && !self.consumer.wants(subject) {
+            self.msgs.remove(&seq);
         }
         for victim in victims {
             self.msgs.remove(&victim);
@@ -127,8 +141,39 @@ impl ModelStream {
         ModelAppend::Stored(seq)
     }
 
+    /// Removes what is too old and lies below a sequence.
+    pub fn expire(&mut self, config: &StreamConfig, below: u64, now_ns: i64) {
+        let Some(age_max) = config.age_max_ns else {
+            return;
+        };
+        let age_max = i64::try_from(age_max).unwrap_or(i64::MAX);
+        self.msgs
+            .retain(|seq, message| *seq >= below || message.ts_ns + age_max > now_ns);
+    }
+
+    /// Deletes a message on request.
     pub fn delete(&mut self, seq: u64) -> bool {
-        self.msgs.remove(&seq).is_some()
+        let deleted = self.msgs.remove(&seq).is_some();
+        if deleted {
+            self.consumer.forget(seq);
+        }
+        deleted
+    }
+
+    /// Acknowledges or terminates: a stream that keeps what is needed lets go of it.
+    pub fn ack(&mut self, config: &StreamConfig, seq: u64) {
+        self.consumer.ack(seq);
+        if config.retention != Retention::Limits {
+            self.msgs.remove(&seq);
+        }
+    }
+
+    /// The consumer is replaced by a new one.
+    pub fn replace_consumer(&mut self, config: &StreamConfig, consumer: ConsumerConfig) {
+        if config.retention == Retention::Interest {
+            self.msgs.clear();
+        }
+        self.consumer = ModelConsumer::new(consumer, self.first_seq());
     }
 
     pub fn purge(&mut self, subject: Option<&str>, below: Option<u64>, keep: Option<u64>) -> u64 {
@@ -149,24 +194,44 @@ impl ModelStream {
         {
             self.last_seq = below - 1;
         }
+        self.purge_consumer(subject);
         victims.len() as u64
     }
 
-    /// The next message of a consumer without limits, acknowledging explicitly.
-    pub fn next(&mut self, filter: Option<&str>) -> Option<u64> {
-        let seq = self.waiting(filter).next()?;
-        self.delivered = seq;
-        Some(seq)
+    fn purge_consumer(&mut self, subject: Option<&str>) {
+        let filters = &self.consumer.config.filters;
+        let covering = subject.is_none_or(|subject| {
+            !filters.is_empty() && filters.iter().all(|filter| filter == subject)
+        });
+        let (msgs, consumer) = (&self.msgs, &self.consumer);
+        let resume = msgs
+            .iter()
+            .find(|(_, message)| consumer.wants(&message.subject))
+            .map_or(self.last_seq + 1, |(seq, _)| *seq);
+        let resume = covering.then_some(resume);
+        self.consumer
+            .purged(resume, |seq| self.msgs.contains_key(&seq));
     }
 
-    pub fn num_pending(&self, filter: Option<&str>) -> u64 {
-        self.waiting(filter).count() as u64
+    /// The next delivery of the consumer.
+    pub fn next(&mut self, now_ns: i64) -> Option<ModelDelivery> {
+        let (msgs, wants) = (&self.msgs, self.consumer.clone());
+        let waiting = |from: u64| {
+            msgs.range(from..)
+                .find(|(_, message)| wants.wants(&message.subject))
+                .map(|(seq, _)| *seq)
+        };
+        let stored = |seq: u64| msgs.contains_key(&seq);
+        let first_seq = msgs.keys().next().copied().unwrap_or(self.last_seq + 1);
+        self.consumer
+            .fetch(now_ns, first_seq, self.last_seq, stored, waiting)
     }
 
-    fn waiting<'a>(&'a self, filter: Option<&'a str>) -> impl Iterator<Item = u64> + 'a {
-        self.msgs
-            .range(self.delivered + 1..)
-            .filter(move |(_, message)| filter.is_none_or(|filter| message.subject == filter))
-            .map(|(seq, _)| *seq)
+    /// Messages that wait for their first delivery.
+    pub fn num_pending(&self) -> u64 {
+        let waiting = self.msgs.range(self.consumer.next..);
+        waiting
+            .filter(|(_, message)| self.consumer.wants(&message.subject))
+            .count() as u64
     }
 }
