@@ -225,7 +225,11 @@ impl Pair {
         let now_ns = self.upkeep_at.load(Ordering::SeqCst);
         model.expire(&self.config, below, now_ns);
         if model.msgs.len() < before {
-            let lsn = self.store.barrier().lsn();
+            // A store that stopped meanwhile may not have come that far.
+            let lsn = match self.store.stopped() {
+                None => self.store.barrier().lsn(),
+                Some(_) => Lsn(u64::MAX),
+            };
             self.push(lsn, model);
         }
     }
