@@ -140,7 +140,8 @@ pub use error::{Corrupt, ReadError, Stopped};
 pub use ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
 pub use message::Message;
 pub use store::{
-    CheckpointError, OpenError, RecoveryReport, Store, StoreOptions, StoreStatus, Threads,
+    CheckpointError, Finding, FindingKind, OpenError, RecoveryReport, Store, StoreOptions,
+    StoreStatus, Threads, VerifiedStream, VerifyReport,
 };
 pub use stream::{
     AckResult, Append, AppendError, Appended, BatchError, ChangeError, Consumer, Delivery,

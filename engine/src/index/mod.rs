@@ -16,6 +16,7 @@ mod rebuild;
 mod separators;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub use merge::{Merge, MergeError, MergeInput, MergeScope};
 pub use postings::SubjectEntry;
 pub use reader::{Run, RunIdentity, SubjectKey};
 pub use rebuild::{RebuiltRun, rebuild_run};
+pub(crate) use verify::{PostingsSum, RunCheck};
 pub use writer::{RunSource, RunWriter, SealedRun};
 
 /// A sequence and the accounted size of its message.

@@ -40,7 +40,7 @@ pub enum RunIdentity {
 }
 
 impl RunIdentity {
-    fn file_no(&self) -> SegmentId {
+    pub(super) fn file_no(&self) -> SegmentId {
         match self {
             RunIdentity::OfSegment(manifest) => manifest.id,
             RunIdentity::Exactly(manifest) => manifest.id,
@@ -405,7 +405,7 @@ fn visit_page(
     Ok(ControlFlow::Continue(()))
 }
 
-fn read_footer(
+pub(super) fn read_footer(
     file: &dyn IoFile,
     path: &Path,
     store_uuid: u128,

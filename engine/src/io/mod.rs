@@ -12,6 +12,7 @@ use crate::format::file_header::FileKind;
 use crate::format::key_ring::KeyRing;
 
 pub mod disk;
+pub(crate) mod read_only;
 pub mod sim;
 pub mod system;
 

@@ -134,6 +134,37 @@ impl MetaLog {
         Ok(log)
     }
 
+    /// Reads the log in `dir` and changes nothing; what it returns takes no commits. The second
+    /// value is the file, the third the bytes that were read.
+    pub(crate) fn read(
+        env: &Env,
+        dir: &Path,
+        store_uuid: u128,
+    ) -> Result<(MetaLog, PathBuf, u64), MetaError> {
+        let files = log_file::list(env, dir, SUFFIX).map_err(MetaError::io(dir))?;
+        let Some((no, path)) = files.last() else {
+            return Err(MetaError::Absent {
+                dir: dir.to_owned(),
+            });
+        };
+        let found = read::read(env, path, *no, store_uuid)?;
+        let file = env
+            .io
+            .open(path, OpenMode::Read)
+            .map_err(MetaError::io(path))?;
+        let current = Current {
+            no: *no,
+            file,
+            epoch: found.epoch,
+            allocated: 0,
+            offset: found.end,
+            next_lsn: found.next_lsn,
+            prev_digest: found.digest,
+        };
+        let log = MetaLog::with_state(env, dir, store_uuid, found.map, current, found.cut);
+        Ok((log, path.clone(), found.end))
+    }
+
     fn with_state(
         env: &Env,
         dir: &Path,

@@ -319,7 +319,7 @@ impl Segment {
         Ok(footer)
     }
 
-    fn rebuild(&self, reason: &FormatError) -> Result<Arc<Table>, ReadError> {
+    pub(super) fn rebuild(&self, reason: &FormatError) -> Result<Arc<Table>, ReadError> {
         tracing::warn!(
             file = %self.path.display(),
             %reason,

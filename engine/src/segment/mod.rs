@@ -19,14 +19,19 @@ pub(crate) mod tests;
 mod verify;
 mod writer;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub use crate::format::block::Codec;
 pub use crate::format::block_table::ExtentInfo;
+use crate::format::file_header::FileKind;
+use crate::format::footer::{self, Footer};
 use crate::ids::SegmentId;
+use crate::io::{Env, OpenMode};
 
 pub use decoded::{DecodedBlock, LoadedBlock, Messages, Stretch};
 pub use reader::{ScanItem, Segment};
+pub(crate) use verify::SegmentCheck;
 pub use verify::VerifyReport;
 pub use writer::{SealedSegment, SegmentWriter};
 
@@ -40,6 +45,32 @@ pub struct SegmentManifest {
     /// Digest of the footer. A file whose footer has another digest is not the one that was
     /// sealed.
     pub footer_digest: u64,
+}
+
+/// The manifest of a segment as its own footer tells it: for a file of which nobody else knows.
+///
+/// # Errors
+///
+/// `InvalidData` if the footer is unreadable.
+pub(crate) fn manifest_of(
+    env: &Env,
+    path: &Path,
+    store_uuid: u128,
+    id: SegmentId,
+) -> io::Result<SegmentManifest> {
+    let file = env.io.open(path, OpenMode::Read)?;
+    let file_bytes = file.len()?;
+    let mut bytes = [0_u8; footer::BYTES];
+    let offset = file_bytes.saturating_sub(footer::BYTES as u64);
+    let len = file.read_at(&mut bytes, offset)?;
+    let kind = FileKind::Segment;
+    let footer = Footer::decode(kind, store_uuid, id.0, file_bytes, &bytes[..len])
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+    Ok(SegmentManifest {
+        id,
+        file_bytes,
+        footer_digest: Footer::digest_of(&footer.encode()),
+    })
 }
 
 /// Path of a segment in the segment directory.

@@ -317,6 +317,7 @@ impl Segment {
     }
 
     /// The block entries of the table as it can be read now, page by page, for checks.
+    #[cfg(test)]
     pub(super) fn all_blocks(&self) -> Result<(Arc<Table>, Vec<BlockRef>), ReadError> {
         let table = self.whole_table()?;
         let mut blocks = Vec::new();

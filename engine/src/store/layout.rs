@@ -51,6 +51,11 @@ impl Layout {
         self.dir.join("idx")
     }
 
+    /// Damaged files that a repair replaced.
+    pub fn quarantine_dir(&self) -> PathBuf {
+        self.dir.join("quarantine")
+    }
+
     pub fn index(&self, id: SegmentId) -> PathBuf {
         crate::index::run_path(&self.idx_dir(), id)
     }

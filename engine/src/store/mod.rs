@@ -14,6 +14,7 @@ mod share;
 pub(crate) mod shared;
 mod status;
 mod stored;
+mod verify;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,7 @@ pub use error::{CheckpointError, OpenError};
 pub use open::RecoveryReport;
 pub use options::{StoreOptions, Threads};
 pub use status::StoreStatus;
+pub use verify::{Finding, FindingKind, VerifiedStream, VerifyReport};
 
 use crate::config::{Storage, StreamConfig};
 use crate::error::Stopped;
@@ -147,6 +149,26 @@ impl Store {
             }));
         }
         Ok((Store { inner }, opened.report))
+    }
+
+    /// Checks everything that the store in `dir` keeps on disk: every byte of it is read. Nothing is
+    /// changed, whatever is found. The store must not be open.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Locked`] if the store is open, [`OpenError::NotAStore`] if there is none, or what
+    /// the system says. Damage is no error but in the report.
+    pub fn verify(dir: &Path, options: &StoreOptions) -> Result<VerifyReport, OpenError> {
+        Store::verify_in(&Env::real(), dir, options)
+    }
+
+    /// As [`Store::verify`], in the given environment.
+    pub fn verify_in(
+        env: &Env,
+        dir: &Path,
+        options: &StoreOptions,
+    ) -> Result<VerifyReport, OpenError> {
+        verify::verify(env, dir, options)
     }
 
     /// Creates a stream. [`ChangeError::Exists`] when the name is taken.

@@ -46,6 +46,8 @@ pub(crate) struct Recovered {
     pub ops_applied: u64,
     /// Operations may be missing; what they held is given up.
     pub salvage: bool,
+    /// Sequences that missing operations held: first and last, by stream.
+    pub lost: Vec<(StreamId, u64, u64)>,
     dedup_seed: u64,
 }
 
@@ -201,6 +203,8 @@ impl Recovered {
                         last = record.seq.0 - 1,
                         "acknowledged messages are lost to damage in the log"
                     );
+                    let first = known.data.last_seq + 1;
+                    self.lost.push((op.stream(), first, record.seq.0 - 1));
                     known.data.apply_skip(record.seq.0 - 1);
                 }
                 apply_to_stream(&mut known.data, op, seed)?;

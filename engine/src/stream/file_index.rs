@@ -303,7 +303,7 @@ fn all_postings(run: &Run, entry: &crate::index::SubjectEntry) -> Result<Vec<Pos
 }
 
 /// The accounted size of a sealed message: sealed messages belong to file streams.
-fn accounted_size(message: &Message) -> u32 {
+pub(crate) fn accounted_size(message: &Message) -> u32 {
     let layout = message.layout();
     let (subject, headers) = (layout.subject as usize, layout.headers as usize);
     let size = accounted_bytes(Storage::File, subject, headers, layout.payload as usize);

@@ -4,6 +4,7 @@
 
 pub mod consumer_model;
 pub mod model;
+pub mod sample;
 
 use std::path::Path;
 use std::sync::Arc;
