@@ -1,6 +1,10 @@
 //! Benchmarks of Riverlog.
 //!
-//! [`versus`] runs Riverlog and a peer side by side and compares them; the binary of the same name is
-//! its command line. See `benches/README.md`.
+//! [`versus`] runs Riverlog's server and a peer side by side, [`scale`] fills stores until a bound
+//! would show, and `rivals` (behind the feature of that name) puts the engine beside published crates.
+//! The binaries of the same names are their command lines. See `benches/README.md`.
 
+pub mod error;
+pub mod measure;
+pub mod scale;
 pub mod versus;

@@ -5,10 +5,12 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
+use riverlog_benches::error::{BenchError, BenchResult};
+use riverlog_benches::measure::child::target_dir;
 use riverlog_benches::versus::contender::Contender;
 use riverlog_benches::versus::publish::PublishPlan;
 use riverlog_benches::versus::report::{Results, table};
-use riverlog_benches::versus::{BenchError, BenchResult, round};
+use riverlog_benches::versus::round;
 
 /// Riverlog against a peer: the same load on the same disk, in turn.
 #[derive(Debug, Parser)]
@@ -163,16 +165,9 @@ fn contenders(options: &Options) -> BenchResult<Vec<Contender>> {
         }
     }
     if contenders.is_empty() {
-        return Err(BenchError::Server("--peer-only needs --peer".into()));
+        return Err(BenchError::Failed("--peer-only needs --peer".into()));
     }
     Ok(contenders)
-}
-
-/// Target directory of this build.
-fn target_dir() -> BenchResult<PathBuf> {
-    let exe = std::env::current_exe().map_err(|err| BenchError::Io("finding this program", err))?;
-    let dir = exe.ancestors().nth(2).map(Path::to_path_buf);
-    dir.ok_or_else(|| BenchError::Server(format!("no target directory above {}", exe.display())))
 }
 
 /// Brings the release build of the server up to date.
@@ -194,7 +189,7 @@ fn build_riverlog() -> BenchResult<PathBuf> {
         .status()
         .map_err(|err| BenchError::Io("starting cargo", err))?;
     if !status.success() {
-        return Err(BenchError::Server(format!(
+        return Err(BenchError::Failed(format!(
             "building riverlog failed: {status}"
         )));
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::payload::Payloads;
 use super::publish::STREAM;
 use super::wire::{Frame, Wire, number};
-use super::{BenchError, BenchResult};
+use crate::error::{BenchError, BenchResult};
 
 /// Messages of one pull request.
 const BATCH: u64 = 500;
@@ -38,7 +38,7 @@ pub fn consume(
     let reply = wire.request(&format!("$JS.API.CONSUMER.CREATE.{STREAM}.C"), &config)?;
     if reply.windows(7).any(|part| part == b"\"error\"") {
         let text = String::from_utf8_lossy(&reply);
-        return Err(BenchError::Server(format!("no consumer: {text}")));
+        return Err(BenchError::Failed(format!("no consumer: {text}")));
     }
     wire.send(b"SUB _INBOX.versus.pull 1\r\nSUB _INBOX.versus.last 2\r\nPING\r\n")?;
     wire.wait_pong()?;
@@ -74,14 +74,14 @@ pub fn consume(
                 Frame::Pong => {}
                 Frame::Status { headers } => {
                     let text = String::from_utf8_lossy(headers);
-                    return Err(BenchError::Server(format!("pull ended: {text}")));
+                    return Err(BenchError::Failed(format!("pull ended: {text}")));
                 }
             }
         }
     }
     let elapsed = start.elapsed();
     if received != messages {
-        return Err(BenchError::Server(format!(
+        return Err(BenchError::Failed(format!(
             "{received} of {messages} messages came back"
         )));
     }
@@ -120,7 +120,7 @@ fn check_seq(reply: &[u8], expected: u64) -> BenchResult<()> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(reply);
-    Err(BenchError::Server(format!(
+    Err(BenchError::Failed(format!(
         "{text} instead of the first delivery of sequence {expected}"
     )))
 }
@@ -131,13 +131,13 @@ fn check_payload(
     seq: u64,
     next_number: &mut [u64],
 ) -> BenchResult<()> {
-    let damaged = || BenchError::Server(format!("payload of sequence {seq} is not what was sent"));
+    let damaged = || BenchError::Failed(format!("payload of sequence {seq} is not what was sent"));
     let (connection, number) = payloads.check(payload).ok_or_else(damaged)?;
     let next = next_number
         .get_mut(connection as usize)
         .ok_or_else(damaged)?;
     if number != *next {
-        return Err(BenchError::Server(format!(
+        return Err(BenchError::Failed(format!(
             "sequence {seq} is message {number} of connection {connection} instead of {next}"
         )));
     }

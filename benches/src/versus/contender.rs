@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{BenchError, BenchResult, Doing};
+use crate::error::{BenchError, BenchResult, Doing};
 
 const START_MAX: Duration = Duration::from_secs(60);
 
@@ -48,7 +48,7 @@ impl Contender {
         }
         words.extend(self.command.split_ascii_whitespace().map(String::from));
         let Some((program, args)) = words.split_first() else {
-            return Err(BenchError::Server(format!("no command for {}", self.name)));
+            return Err(BenchError::Failed(format!("no command for {}", self.name)));
         };
         let mut command = Command::new(program);
         command
@@ -81,7 +81,7 @@ impl Contender {
             Err(err) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                Err(BenchError::Server(format!(
+                Err(BenchError::Failed(format!(
                     "{} did not start: {err}",
                     self.name
                 )))
@@ -155,7 +155,7 @@ fn count_calls(report: &str) -> u64 {
 
 fn wait_ready(child: &mut Child) -> BenchResult<()> {
     let Some(stderr) = child.stderr.take() else {
-        return Err(BenchError::Server("no standard error".into()));
+        return Err(BenchError::Failed("no standard error".into()));
     };
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -179,8 +179,8 @@ fn wait_ready(child: &mut Child) -> BenchResult<()> {
     });
     match receiver.recv_timeout(START_MAX) {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(log)) => Err(BenchError::Server(log)),
-        Err(_) => Err(BenchError::Server("it never said that it is ready".into())),
+        Ok(Err(log)) => Err(BenchError::Failed(log)),
+        Err(_) => Err(BenchError::Failed("it never said that it is ready".into())),
     }
 }
 
@@ -203,7 +203,7 @@ fn read_ports(dir: &Path) -> BenchResult<(SocketAddr, Option<SocketAddr>)> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    Err(BenchError::Server("no ports file".into()))
+    Err(BenchError::Failed("no ports file".into()))
 }
 
 fn address(url: &Value) -> Option<SocketAddr> {

@@ -4,14 +4,14 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{BenchError, BenchResult, Doing};
+use crate::error::{BenchError, BenchResult, Doing};
 
 /// CPU time a process has used so far, user and system, in seconds.
 pub fn cpu_seconds(pid: u32) -> BenchResult<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).doing("reading /proc/pid/stat")?;
     parse_cpu_ticks(&stat)
         .map(|ticks| ticks as f64 / ticks_per_second())
-        .ok_or_else(|| BenchError::Server(format!("unreadable /proc/{pid}/stat: {stat}")))
+        .ok_or_else(|| BenchError::Failed(format!("unreadable /proc/{pid}/stat: {stat}")))
 }
 
 /// User and system ticks: fields 14 and 15, counted behind the command name, which may hold spaces.
@@ -35,7 +35,7 @@ pub fn peak_rss_bytes(pid: u32) -> BenchResult<u64> {
         let value = line.strip_prefix("VmHWM:")?;
         value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
     });
-    let missing = || BenchError::Server(format!("no VmHWM in /proc/{pid}/status"));
+    let missing = || BenchError::Failed(format!("no VmHWM in /proc/{pid}/status"));
     Ok(kib.ok_or_else(missing)? * 1024)
 }
 

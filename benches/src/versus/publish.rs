@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::histogram::Histogram;
 use super::payload::Payloads;
 use super::wire::{Frame, Wire, number};
-use super::{BenchError, BenchResult};
+use crate::error::{BenchError, BenchResult};
 
 /// Name of the stream and of its only subject.
 pub const STREAM: &str = "V";
@@ -50,7 +50,7 @@ pub fn publish(addr: SocketAddr, plan: &PublishPlan) -> BenchResult<PublishOutco
             .into_iter()
             .map(|thread| match thread.join() {
                 Ok(result) => result,
-                Err(_) => Err(BenchError::Server("a publisher thread failed".into())),
+                Err(_) => Err(BenchError::Failed("a publisher thread failed".into())),
             })
             .collect::<BenchResult<Vec<Published>>>()
     })?;
@@ -139,7 +139,7 @@ impl<'a> Publisher<'a> {
                     Frame::Pong => {}
                     Frame::Status { headers } => {
                         let text = String::from_utf8_lossy(headers);
-                        return Err(BenchError::Server(format!(
+                        return Err(BenchError::Failed(format!(
                             "status instead of an ack: {text}"
                         )));
                     }
@@ -182,7 +182,7 @@ fn ack_seq(payload: &[u8]) -> BenchResult<u64> {
         .and_then(|rest| rest.strip_suffix(b"}"))
         .and_then(number);
     seq.map(|seq| seq as u64).ok_or_else(|| {
-        BenchError::Server(format!(
+        BenchError::Failed(format!(
             "bad publish ack {}",
             String::from_utf8_lossy(payload)
         ))
@@ -195,7 +195,7 @@ fn extend_runs(runs: &mut Vec<(u64, u64)>, seq: u64) -> BenchResult<()> {
         Some((first, count)) if *first + *count == seq => *count += 1,
         Some((first, count)) if seq < *first + *count => {
             let last = *first + *count - 1;
-            return Err(BenchError::Server(format!(
+            return Err(BenchError::Failed(format!(
                 "ack of sequence {seq} after {last}"
             )));
         }
@@ -218,7 +218,7 @@ impl SeqSet {
         }
         for seq in first as usize..end {
             if std::mem::replace(&mut self.seen[seq], true) {
-                return Err(BenchError::Server(format!(
+                return Err(BenchError::Failed(format!(
                     "sequence {seq} was acknowledged twice"
                 )));
             }
@@ -229,7 +229,7 @@ impl SeqSet {
     /// Number of sequences, which must be 1, 2, 3 and so on without gap.
     fn check_complete(&self) -> BenchResult<u64> {
         match self.seen.iter().skip(1).position(|seen| !seen) {
-            Some(index) => Err(BenchError::Server(format!(
+            Some(index) => Err(BenchError::Failed(format!(
                 "sequence {} was never acknowledged",
                 index + 1
             ))),

@@ -7,7 +7,7 @@ use super::contender::Contender;
 use super::process::{cpu_seconds, disk_bytes, peak_rss_bytes};
 use super::publish::{PublishPlan, STREAM, publish};
 use super::wire::Wire;
-use super::{BenchError, BenchResult, Doing};
+use crate::error::{BenchError, BenchResult, Doing};
 
 /// Figures of one run.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +54,7 @@ pub fn run(contender: &Contender, plan: &PublishPlan, scratch: &Path) -> BenchRe
         .map(|(after, before)| after - before);
     let acked = published.acked as f64;
     if acked == 0.0 {
-        return Err(BenchError::Server("nothing was acknowledged".into()));
+        return Err(BenchError::Failed("nothing was acknowledged".into()));
     }
 
     let cpu = cpu_seconds(server.pid())?;
@@ -100,7 +100,7 @@ fn create_stream(addr: std::net::SocketAddr) -> BenchResult<()> {
     let reply = wire.request(&format!("$JS.API.STREAM.CREATE.{STREAM}"), &config)?;
     if reply.windows(7).any(|part| part == b"\"error\"") {
         let text = String::from_utf8_lossy(&reply);
-        return Err(BenchError::Server(format!("no stream: {text}")));
+        return Err(BenchError::Failed(format!("no stream: {text}")));
     }
     Ok(())
 }

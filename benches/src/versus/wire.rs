@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::{BenchError, BenchResult, Doing};
+use crate::error::{BenchError, BenchResult, Doing};
 
 /// How long a server may be silent before a run is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -111,7 +111,7 @@ impl Wire {
         let space = &mut self.buffer[self.end..];
         let count = self.stream.read(space).doing("waiting for the server")?;
         if count == 0 {
-            return Err(BenchError::Server(
+            return Err(BenchError::Failed(
                 "the server closed the connection".into(),
             ));
         }
@@ -144,7 +144,7 @@ enum Parsed<'a> {
 }
 
 fn unexpected(what: &str, bytes: &[u8]) -> BenchError {
-    BenchError::Server(format!(
+    BenchError::Failed(format!(
         "unexpected {what}: {}",
         String::from_utf8_lossy(bytes)
     ))
