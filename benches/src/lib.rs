@@ -6,5 +6,7 @@
 
 pub mod error;
 pub mod measure;
+#[cfg(feature = "rivals")]
+pub mod rivals;
 pub mod scale;
 pub mod versus;

@@ -30,6 +30,8 @@ pub fn run(
     let exe = std::env::current_exe().doing("finding this program")?;
     let mut child = Command::new(exe)
         .args(args)
+        // One of the crates in `rivals` talks on standard output otherwise.
+        .env("WALRUS_QUIET", "1")
         .stdout(Stdio::piped())
         .spawn()
         .doing("starting a child")?;

@@ -176,7 +176,10 @@ mod tests {
         std::fs::create_dir(dir.path().join("sub")).expect("sub directory");
         let path = dir.path().join("sub/file");
         std::fs::write(&path, vec![1; 10_000]).expect("file");
-        assert_eq!(files(dir.path()).expect("files"), [path.clone()]);
+        assert_eq!(
+            files(dir.path()).expect("files"),
+            std::slice::from_ref(&path)
+        );
         assert_eq!(file_bytes(dir.path()).expect("bytes"), 10_000);
         assert!(resident_bytes(&path).expect("pages") <= 12_288);
         drop_page_cache(dir.path()).expect("dropped");

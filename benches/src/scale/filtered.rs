@@ -5,7 +5,7 @@ use std::time::Duration;
 use riverlog_engine::{Append, Stream};
 
 use super::context::{Context, timed};
-use super::load::{check_msgs, consume, create, existing, plain, push, settle};
+use super::load::{check_msgs, create, existing, plain, push, read, settle};
 use super::{Phase, Scenario, num_pending};
 use crate::error::{BenchResult, check};
 use crate::measure::figure::Gate;
@@ -66,7 +66,7 @@ fn few(context: &Context) -> BenchResult<()> {
     let (store, _) = context.open()?;
     let stream = existing(&store, "S")?;
     drop_page_cache(&context.store_dir())?;
-    let (found, filtered_s) = timed(|| consume(&stream, "few", &[RARE], &mut |_| true));
+    let (found, filtered_s) = timed(|| read(&stream, &[RARE], &mut |_| true));
     check(found? == count / RARE_EVERY, || {
         "the filter misses some".into()
     })?;
@@ -87,7 +87,7 @@ fn few(context: &Context) -> BenchResult<()> {
 
 fn scan_for(stream: &Stream, subject: &str) -> BenchResult<u64> {
     let mut found = 0;
-    consume(stream, "scan", &[], &mut |message| {
+    read(stream, &[], &mut |message| {
         found += u64::from(message.subject() == subject.as_bytes());
         true
     })?;
@@ -100,22 +100,22 @@ fn all(context: &Context) -> BenchResult<()> {
     let limit = count.min(2_000_000);
     let (store, _) = context.open()?;
     let stream = existing(&store, "S")?;
-    let read = |filters: &[&str]| -> BenchResult<f64> {
+    let some = |filters: &[&str]| -> BenchResult<f64> {
         let mut left = limit;
-        let (read, seconds) = timed(|| {
-            consume(&stream, "all", filters, &mut |_| {
+        let (seen, seconds) = timed(|| {
+            read(&stream, filters, &mut |_| {
                 left -= 1;
                 left > 0
             })
         });
-        check(read? == limit, || "the filter misses some".into())?;
+        check(seen? == limit, || "the filter misses some".into())?;
         Ok(limit as f64 / seconds)
     };
-    read(&[])?;
+    some(&[])?;
     let (mut plain, mut wild, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        plain.push(read(&[])?);
-        wild.push(read(&["orders.>", "audit.>"])?);
+        plain.push(some(&[])?);
+        wild.push(some(&["orders.>", "audit.>"])?);
         ratios.push(wild[wild.len() - 1] / plain[plain.len() - 1]);
     }
     let middle = |rates: Vec<f64>| median(rates).unwrap_or_default();

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use riverlog_engine::consumer::{AckPolicy, ConsumerConfig};
 use riverlog_engine::{
-    Append, AppendError, Appended, Message, Next, Store, Stream, StreamConfig, TimestampNs,
+    Append, AppendError, Appended, Filter, Message, Seq, Store, Stream, StreamConfig,
 };
 
 use crate::error::{BenchError, BenchResult, check};
@@ -58,31 +57,24 @@ pub fn settle(patience: Duration) -> BenchResult<bool> {
     Ok(quiet >= 4)
 }
 
-/// Reads through a consumer without acknowledgements until `visit` says no or nothing is left.
-/// Returns how many messages it saw.
-pub fn consume(
+/// Reads from the first message on until `visit` says no or nothing is left. Returns how many
+/// messages it saw.
+pub fn read(
     stream: &Stream,
-    name: &str,
     filters: &[&str],
     visit: &mut dyn FnMut(&Message) -> bool,
 ) -> BenchResult<u64> {
-    let config = ConsumerConfig {
-        name: name.into(),
-        filters: filters.iter().map(|filter| filter.to_string()).collect(),
-        ack: AckPolicy::None,
-        memory: true,
-        ..ConsumerConfig::default()
-    };
-    let (consumer, ticket) = stream.create_consumer(config)?;
-    ticket.wait()?;
+    let filters: Vec<Filter> = filters
+        .iter()
+        .map(|text| Filter::new(text.as_bytes()).expect("a valid filter"))
+        .collect();
     let mut seen = 0;
-    while let Next::Message(delivery) = consumer.next(TimestampNs(0), &mut |_| true)? {
+    for message in stream.messages(&filters, Seq(1)..=stream.state().last_seq) {
         seen += 1;
-        if !visit(&delivery.message) {
+        if !visit(&message?) {
             break;
         }
     }
-    stream.delete_consumer(name)?.wait()?;
     Ok(seen)
 }
 
