@@ -51,8 +51,8 @@ fn write(env: &Env, path: &Path, codec: Codec) -> SegmentManifest {
             headers: b"",
             payload,
             msg_id: b"",
-            flags: 0,
             crc,
+            ..Record::default()
         };
         writer.push(&record).unwrap();
     }

@@ -46,6 +46,22 @@ pub enum Compression {
     S2,
 }
 
+/// A message without payload that takes the place of the last one of its subject when that leaves for
+/// its age or at the end of its life time, but not when it is removed otherwise. Nothing takes the
+/// place of a marker, or of a message appended with [`crate::Append::leaves_no_marker`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeleteMarker {
+    /// Header block, at most [`DeleteMarker::HEADERS_BYTES_MAX`] bytes.
+    pub headers: Vec<u8>,
+    /// Its own life time in nanoseconds; at least 1.
+    pub ttl_ns: u64,
+}
+
+impl DeleteMarker {
+    /// Longest header block, in bytes.
+    pub const HEADERS_BYTES_MAX: usize = 64 * 1024;
+}
+
 /// Configuration of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamConfig {
@@ -57,8 +73,10 @@ pub struct StreamConfig {
     pub msgs_max: Option<u64>,
     /// Highest sum of accounted message sizes, see [`crate::limits::accounted_bytes`].
     pub bytes_max: Option<u64>,
-    /// Highest age of a message in nanoseconds.
+    /// Highest age of a message in nanoseconds; [`crate::Ttl::Never`] excepts a message from it.
     pub age_max_ns: Option<u64>,
+    /// What takes the place of the last message of a subject when it expires.
+    pub delete_marker: Option<DeleteMarker>,
     /// Highest number of live messages of one subject.
     pub msgs_per_subject_max: Option<u64>,
     /// Whether old messages give way or new ones are refused.

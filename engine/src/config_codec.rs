@@ -1,6 +1,8 @@
 //! The stored form of a stream configuration: a version byte, then the fields in a fixed order.
 
-use crate::config::{Compression, ConfigError, Discard, Retention, Storage, StreamConfig};
+use crate::config::{
+    Compression, ConfigError, DeleteMarker, Discard, Retention, Storage, StreamConfig,
+};
 use crate::format::FormatError;
 use crate::format::cursor::Cursor;
 use crate::format::varint;
@@ -28,7 +30,15 @@ impl StreamConfig {
                 "discard new per subject needs discard new and a limit per subject",
             ));
         }
-        Ok(())
+        match &self.delete_marker {
+            Some(marker) if marker.headers.len() > DeleteMarker::HEADERS_BYTES_MAX => Err(
+                ConfigError::Invalid("the headers of the marker are too long"),
+            ),
+            Some(DeleteMarker { ttl_ns: 0, .. }) => {
+                Err(ConfigError::Invalid("a marker has to live for some time"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Appends the stored form.
@@ -63,6 +73,10 @@ impl StreamConfig {
             Compression::S2 => 1,
         });
         varint::encode(self.first_seq.0, out);
+        put_option(self.delete_marker.as_ref().map(|marker| marker.ttl_ns), out);
+        if let Some(marker) = &self.delete_marker {
+            put_bytes(&marker.headers, out);
+        }
         put_bytes(&self.attachment, out);
     }
 
@@ -102,6 +116,13 @@ impl StreamConfig {
             "compression",
         )?;
         let first_seq = Seq(input.varint()?);
+        let delete_marker = match get_option(&mut input)? {
+            Some(ttl_ns) => Some(DeleteMarker {
+                ttl_ns,
+                headers: input.sized_bytes()?.to_vec(),
+            }),
+            None => None,
+        };
         let attachment = input.sized_bytes()?.to_vec();
         if !input.rest().is_empty() {
             return Err(FormatError::OutOfRange {
@@ -114,6 +135,7 @@ impl StreamConfig {
             msgs_max,
             bytes_max,
             age_max_ns,
+            delete_marker,
             msgs_per_subject_max,
             discard,
             discard_new_per_subject,
@@ -174,8 +196,9 @@ mod tests {
                 any::<u64>(),
                 any::<Vec<u8>>(),
             ),
+            proptest::option::of((any::<Vec<u8>>(), any::<u64>())),
         )
-            .prop_map(|(a, b)| StreamConfig {
+            .prop_map(|(a, b, marker)| StreamConfig {
                 name: a.0,
                 storage: if a.1 { Storage::File } else { Storage::Memory },
                 msgs_max: a.2,
@@ -193,6 +216,7 @@ mod tests {
                     Compression::S2
                 },
                 first_seq: Seq(b.4),
+                delete_marker: marker.map(|(headers, ttl_ns)| DeleteMarker { headers, ttl_ns }),
                 attachment: b.5,
             })
     }

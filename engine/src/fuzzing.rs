@@ -2,6 +2,7 @@
 //! with seeded random input in the ordinary tests.
 
 mod sealed;
+mod timers;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ use crate::wal::log_file::FRAMES_OFFSET;
 use crate::wal::{RecoverError, Wal, WalOptions, recover};
 
 pub use sealed::{fuzz_block, fuzz_run, fuzz_segment};
+pub use timers::fuzz_timers;
 
 const UUID: u128 = 7;
 /// Ops of the log that [`fuzz_wal_recovery`] damages.

@@ -42,6 +42,11 @@ number! {
     TimestampNs(i64)
 }
 
+impl TimestampNs {
+    /// Later than anything that is ever due.
+    pub const FAR: TimestampNs = TimestampNs(i64::MAX);
+}
+
 impl Seq {
     /// The sequence after this one.
     pub fn next(self) -> Seq {

@@ -135,10 +135,12 @@ pub mod subject;
 pub mod ticket;
 pub mod wal;
 
-pub use config::{Compression, ConfigError, Discard, Retention, Storage, StreamConfig};
+pub use config::{
+    Compression, ConfigError, DeleteMarker, Discard, Retention, Storage, StreamConfig,
+};
 pub use error::{Corrupt, ReadError, Stopped};
 pub use ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
-pub use message::Message;
+pub use message::{Message, Ttl};
 pub use store::{
     CheckpointError, Finding, FindingKind, OpenError, RecoveryReport, Store, StoreOptions,
     StoreStatus, Threads, VerifiedStream, VerifyReport,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::format::record::Record;
+use crate::format::record::{self, Record, flag};
 use crate::ids::{Seq, TimestampNs};
 
 /// One stored message. Cloning shares the bytes.
@@ -16,14 +16,39 @@ pub struct Message {
     pub seq: Seq,
     /// Time of admission.
     pub ts: TimestampNs,
-    /// Record flags, see [`crate::format::record`].
+    /// Record flags, see [`crate::format::record::flag`].
     pub flags: u8,
+    ttl_ns: u64,
+    notify_at: TimestampNs,
     /// The record's checksum, computed once at admission.
     pub crc: u32,
     subject_len: u32,
     headers_len: u32,
     payload_len: u32,
     body: Bytes,
+}
+
+/// How long a message lives, whatever the stream's maximum age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// Until it is removed for another reason than its age.
+    Never,
+    /// This long after its admission, or as long as the stream's maximum age if that is shorter.
+    For {
+        /// Nanoseconds.
+        ttl_ns: u64,
+    },
+}
+
+/// What a record says of a message besides its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageTimers {
+    /// Bits of [`crate::format::record::flag`].
+    pub flags: u8,
+    /// Life time in nanoseconds, if the flags announce one.
+    pub ttl_ns: u64,
+    /// When to report it, if the flags announce that.
+    pub notify_at: TimestampNs,
 }
 
 /// Lengths of the parts of a message body, in bytes.
@@ -43,7 +68,7 @@ impl Message {
     pub fn from_body(
         seq: Seq,
         ts: TimestampNs,
-        flags: u8,
+        timers: MessageTimers,
         crc: u32,
         layout: BodyLayout,
         body: Bytes,
@@ -56,7 +81,9 @@ impl Message {
         Some(Message {
             seq,
             ts,
-            flags,
+            flags: timers.flags,
+            ttl_ns: timers.ttl_ns,
+            notify_at: timers.notify_at,
             crc,
             subject_len: layout.subject,
             headers_len: layout.headers,
@@ -120,8 +147,45 @@ impl Message {
             payload: self.payload(),
             msg_id: self.msg_id(),
             flags: self.flags,
+            ttl_ns: self.ttl_ns,
+            notify_at: self.notify_at,
             crc: self.crc,
         }
+    }
+
+    /// How long it lives, if that was said at admission.
+    pub fn ttl(&self) -> Option<Ttl> {
+        if self.flags & flag::NEVER != 0 {
+            return Some(Ttl::Never);
+        }
+        let ttl_ns = self.ttl_ns;
+        (self.flags & flag::TTL != 0).then_some(Ttl::For { ttl_ns })
+    }
+
+    /// When it expires by its own life time, if it has one. A maximum age of the stream may remove
+    /// it earlier.
+    pub fn expires_at(&self) -> Option<TimestampNs> {
+        (self.flags & flag::TTL != 0).then(|| record::expiry(self.ts, self.ttl_ns))
+    }
+
+    /// When the embedder wants to hear of it, if ever.
+    pub fn notify_at(&self) -> Option<TimestampNs> {
+        (self.flags & flag::NOTIFY != 0).then_some(self.notify_at)
+    }
+
+    /// True if it never leaves for its age.
+    pub fn is_ageless(&self) -> bool {
+        self.flags & flag::NEVER != 0
+    }
+
+    /// True for a message that took the place of the last one of its subject, which expired.
+    pub fn is_delete_marker(&self) -> bool {
+        self.flags & flag::MARKER != 0
+    }
+
+    /// True if nothing takes its place when it expires as the last one of its subject.
+    pub fn leaves_no_marker(&self) -> bool {
+        self.flags & (flag::MARKER | flag::NO_MARKER) != 0
     }
 
     /// Length of the whole body in bytes.

@@ -158,6 +158,7 @@ bodies! {
     block: engine::fuzz_block;
     segment: engine::fuzz_segment;
     run: engine::fuzz_run;
+    timers: engine::fuzz_timers;
     protocol: server::fuzz_protocol;
     headers: server::fuzz_headers;
     config: server::fuzz_config;

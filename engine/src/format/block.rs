@@ -8,8 +8,8 @@
 //! Of an encrypted block the content digest would give something away, and it repeats the other.
 //!
 //! Raw bytes: records, then the offset (`u32`) of every 16th record, then the number of these
-//! offsets (`u32`). A record is `shape1 [seq_step~] ts_step~ [flags1] subject_len~ [headers_len~]
-//! payload_len~ [msg_id_len~] crc4`, then subject, headers, payload and message id (`~`:
+//! offsets (`u32`). A record is `shape1 [seq_step~] ts_step~ [flags1 [ttl_ns~] [notify_at~]]
+//! subject_len~ [headers_len~] payload_len~ [msg_id_len~] crc4`, then subject, headers, payload and message id (`~`:
 //! variable-length integer). Steps count from the record before; those of every 16th record count
 //! from the block's first sequence and timestamp, so that reading can start there.
 
@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::cipher::{Opener, Sealer, TRAILER_BYTES, Unit};
 use super::cursor::Cursor;
 use super::identity::FileIdentity;
-use super::record::Record;
+use super::record::{self, Record};
 use super::{FormatError, varint};
 use crate::ids::{Seq, StreamId, TimestampNs};
 
@@ -378,7 +378,7 @@ fn record_bytes_max(record: &Record<'_>) -> usize {
         record.msg_id,
     ];
     let body: usize = parts.iter().map(|part| part.len()).sum();
-    body + 6 + 6 * varint::BYTES_MAX
+    body + 6 + 8 * varint::BYTES_MAX
 }
 
 fn encode_record(record: &Record<'_>, from: (Seq, TimestampNs), out: &mut Vec<u8>) {
@@ -401,6 +401,7 @@ fn encode_record(record: &Record<'_>, from: (Seq, TimestampNs), out: &mut Vec<u8
     varint::encode(varint::zigzag(record.ts.0.wrapping_sub(from.1.0)), out);
     if record.flags != 0 {
         out.push(record.flags);
+        record.encode_timers(out);
     }
     varint::encode(record.subject.len() as u64, out);
     if !record.headers.is_empty() {
@@ -531,6 +532,10 @@ pub struct RecordSpan {
     pub ts: TimestampNs,
     /// Flags.
     pub flags: u8,
+    /// Life time in nanoseconds, if the flags announce one.
+    pub ttl_ns: u64,
+    /// When to report it, if the flags announce that.
+    pub notify_at: TimestampNs,
     /// Stored checksum.
     pub crc: u32,
     /// Length of the subject.
@@ -571,6 +576,7 @@ impl RecordSpan {
             0 => 0,
             _ => cursor.u8()?,
         };
+        let (ttl_ns, notify_at) = record::decode_timers(flags, &mut cursor)?;
         let subject_len = cursor.varint()?;
         let headers_len = optional(&mut cursor, SHAPE_HEADERS, 0)?;
         let payload_len = cursor.varint()?;
@@ -589,6 +595,8 @@ impl RecordSpan {
             seq: Seq(from.0.0.wrapping_add(seq_step)),
             ts: TimestampNs(from.1.0.wrapping_add(ts_step)),
             flags,
+            ttl_ns,
+            notify_at,
             crc,
             subject_len: short(subject_len)?,
             headers_len: short(headers_len)?,
@@ -611,6 +619,8 @@ impl RecordSpan {
             payload,
             msg_id,
             flags: self.flags,
+            ttl_ns: self.ttl_ns,
+            notify_at: self.notify_at,
             crc: self.crc,
         })
     }

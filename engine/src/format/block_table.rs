@@ -134,7 +134,7 @@ impl From<&BlockRef> for Separator {
 }
 
 /// All that a segment holds of one stream: `stream8 first_seq8 last_seq8 first_ts8 last_ts8 msgs8
-/// bytes8 block_first4 blocks4`.
+/// bytes8 block_first4 blocks4 first_expiry8 first_notice8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExtentInfo {
     /// The stream.
@@ -155,10 +155,14 @@ pub struct ExtentInfo {
     pub block_first: u32,
     /// Number of blocks.
     pub blocks: u32,
+    /// When the first message expires by its own life time; [`TimestampNs::FAR`] for never.
+    pub first_expiry: TimestampNs,
+    /// When the first message is to be reported; [`TimestampNs::FAR`] for never.
+    pub first_notice: TimestampNs,
 }
 
 impl Entry for ExtentInfo {
-    const BYTES: usize = 64;
+    const BYTES: usize = 80;
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.stream.0.to_le_bytes());
@@ -170,6 +174,8 @@ impl Entry for ExtentInfo {
         out.extend_from_slice(&self.bytes.to_le_bytes());
         out.extend_from_slice(&self.block_first.to_le_bytes());
         out.extend_from_slice(&self.blocks.to_le_bytes());
+        out.extend_from_slice(&self.first_expiry.0.to_le_bytes());
+        out.extend_from_slice(&self.first_notice.0.to_le_bytes());
     }
 
     fn decode(input: &[u8]) -> Result<ExtentInfo, FormatError> {
@@ -184,6 +190,8 @@ impl Entry for ExtentInfo {
             bytes: cursor.u64()?,
             block_first: cursor.u32()?,
             blocks: cursor.u32()?,
+            first_expiry: TimestampNs(cursor.i64()?),
+            first_notice: TimestampNs(cursor.i64()?),
         })
     }
 }
@@ -235,6 +243,8 @@ mod tests {
             bytes: 7,
             block_first: 8,
             blocks: 9,
+            first_expiry: TimestampNs(10),
+            first_notice: TimestampNs::FAR,
         }]);
     }
 

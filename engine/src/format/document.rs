@@ -6,6 +6,7 @@ mod sealed;
 use std::borrow::Cow;
 
 use crate::format::block;
+use crate::format::block_table::Entry;
 use crate::format::bloom;
 use crate::format::file_header::{self, FileHeader, FileKind};
 use crate::format::footer;
@@ -14,7 +15,8 @@ use crate::format::key_page;
 use crate::format::key_ring::KeyId;
 use crate::format::op::{Op, kind};
 use crate::format::page;
-use crate::format::record::{Record, record_crc};
+use crate::format::record::{Record, flag, record_crc};
+use crate::format::timers::TimerSeparator;
 use crate::ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
 use crate::meta::{MetaBatch, SNAPSHOT, SNAPSHOT_END};
 use crate::wal::log_file;
@@ -108,6 +110,10 @@ fn format_document_constants() {
         (
             "page.payload_bytes_max",
             page::PAYLOAD_BYTES_MAX.to_string(),
+        ),
+        (
+            "timers.separators_per_page",
+            TimerSeparator::PER_PAGE.to_string(),
         ),
         (
             "key_page.subject_bytes_max",
@@ -218,7 +224,7 @@ fn format_document_record() {
     covered.extend_from_slice(&stream.0.to_le_bytes());
     covered.extend_from_slice(&seq.0.to_le_bytes());
     covered.extend_from_slice(&ts.0.to_le_bytes());
-    covered.push(9);
+    covered.push(8);
     for len in [subject.len(), headers.len(), payload.len(), msg_id.len()] {
         covered.extend_from_slice(&(len as u32).to_le_bytes());
     }
@@ -230,7 +236,7 @@ fn format_document_record() {
             ("stream", stream.0.to_le_bytes().to_vec()),
             ("seq", seq.0.to_le_bytes().to_vec()),
             ("ts", ts.0.to_le_bytes().to_vec()),
-            ("flags", vec![9]),
+            ("flags", vec![8]),
             ("subject_len", le(subject.len())),
             ("headers_len", le(headers.len())),
             ("payload_len", le(payload.len())),
@@ -240,7 +246,7 @@ fn format_document_record() {
     for part in [&subject[..], headers, payload, msg_id] {
         covered.extend_from_slice(part);
     }
-    let crc = record_crc(stream, seq, ts, 9, subject, headers, payload, msg_id);
+    let crc = record_crc(stream, seq, ts, 8, subject, headers, payload, msg_id);
     assert_eq!(crc, crc32fast::hash(&covered));
     let record = Record {
         seq,
@@ -249,17 +255,45 @@ fn format_document_record() {
         headers,
         payload,
         msg_id,
-        flags: 9,
+        flags: 8,
         crc,
+        ..Record::default()
     };
     let mut written = Vec::new();
     record.encode(&mut written);
-    let mut expected = vec![9];
+    let mut expected = vec![8];
     expected.extend_from_slice(&ts.0.to_le_bytes());
     expected.extend_from_slice(&crc.to_le_bytes());
     expected.extend_from_slice(&[5, 3, 5, 7, 2]);
     expected.extend_from_slice(b"a.bh:1\r\npayloadid");
     assert_eq!(written, expected);
+
+    let timed = Record {
+        flags: flag::TTL | flag::NOTIFY,
+        ttl_ns: 300,
+        notify_at: TimestampNs(-1),
+        ..record
+    };
+    let mut covered_timed = covered[..41].to_vec();
+    covered_timed[24] = timed.flags;
+    covered_timed.extend_from_slice(&300_u64.to_le_bytes());
+    covered_timed.extend_from_slice(&(-1_i64).to_le_bytes());
+    covered_timed.extend_from_slice(&covered[41..]);
+    assert_eq!(timed.computed_crc(stream), crc32fast::hash(&covered_timed));
+    written.clear();
+    timed.encode(&mut written);
+    expected[0] = timed.flags;
+    expected.splice(14..14, [0xac, 2, 1]);
+    assert_eq!(written, expected);
+    let flags = [
+        ("ttl", flag::TTL),
+        ("never", flag::NEVER),
+        ("notify", flag::NOTIFY),
+        ("marker", flag::MARKER),
+        ("no_marker", flag::NO_MARKER),
+    ];
+    let flags = flags.map(|(name, bit)| (name, u64::from(bit)));
+    check_numbers("record_flag", &flags);
 }
 
 /// An op's bytes as FORMAT.md describes its body, next to what the code writes.

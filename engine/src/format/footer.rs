@@ -31,7 +31,7 @@ pub struct Footer {
     /// Where page 0 starts, in bytes from the start of the file.
     pub pages_offset: u64,
     /// Number of pages of each section, one section behind the other. Segment: table, table
-    /// separators, extents. Run: keys and postings, key separators,
+    /// separators, extents, timers with their separators. Run: keys and postings, key separators,
     /// long keys.
     pub section_pages: [u32; 4],
     /// Segment: blocks, extents, records. Run: keys, postings, lost ranges.

@@ -22,6 +22,7 @@ pub mod key_ring;
 pub mod op;
 pub mod page;
 pub mod record;
+pub mod timers;
 pub mod varint;
 
 pub use error::FormatError;

@@ -347,7 +347,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::format::record::record_crc;
+    use crate::format::record::flag;
 
     /// An op with owned bytes, for generators.
     #[derive(Clone, Debug)]
@@ -367,18 +367,24 @@ mod tests {
             match self.kind {
                 kind::APPEND => {
                     let [subject, headers, payload, msg_id] = self.bytes.each_ref();
-                    let (seq, ts, flags) = (Seq(b), created, d as u8);
-                    let crc = record_crc(stream, seq, ts, flags, subject, headers, payload, msg_id);
-                    let record = Record {
-                        seq,
-                        ts,
+                    let mut flags = d as u8;
+                    if !flag::are_valid(flags) {
+                        flags &= flag::NOTIFY | flag::MARKER | flag::TTL;
+                    }
+                    let has = |bit| u64::from(flags & bit != 0);
+                    let mut record = Record {
+                        seq: Seq(b),
+                        ts: created,
                         subject,
                         headers,
                         payload,
                         msg_id,
                         flags,
-                        crc,
+                        ttl_ns: e * has(flag::TTL),
+                        notify_at: TimestampNs((e * has(flag::NOTIFY)) as i64),
+                        crc: 0,
                     };
+                    record.crc = record.computed_crc(stream);
                     Op::Append { stream, record }
                 }
                 kind::REMOVE => Op::Remove {

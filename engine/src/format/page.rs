@@ -38,6 +38,10 @@ pub enum PageKind {
     LongKeys = 7,
     /// Lines of a filter over the keys.
     Filter = 8,
+    /// Timers of a segment's messages.
+    Timers = 9,
+    /// First timer of each timer page.
+    TimerSeparators = 10,
 }
 
 impl PageKind {
@@ -52,6 +56,8 @@ impl PageKind {
             KeySeparators,
             LongKeys,
             Filter,
+            Timers,
+            TimerSeparators,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

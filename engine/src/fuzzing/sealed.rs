@@ -18,7 +18,8 @@ use crate::format::identity::FileIdentity;
 use crate::format::key_page::{KeyPage, Value};
 use crate::format::key_ring::{Key, KeyRing};
 use crate::format::page::{self, PAGE_BYTES, PAYLOAD_BYTES_MAX, PageKind};
-use crate::format::record::{Record, record_crc};
+use crate::format::record::{Record, flag};
+use crate::format::timers::TimerKind;
 use crate::ids::{SegmentId, Seq, StreamId, TimestampNs};
 use crate::index::{
     Merge, MergeInput, MergeScope, Run, RunError, RunIdentity, RunManifest, RunSource, RunWriter,
@@ -100,18 +101,8 @@ fn check_block(head: &BlockHead, block: &LoadedBlock) {
                     next = Seq(message.seq.0 + 1);
                     count += 1;
                     assert_eq!(block.get(message.seq).as_ref(), Some(&message));
-                    let (subject, headers) = (message.subject(), message.headers());
-                    let crc = record_crc(
-                        STREAM,
-                        message.seq,
-                        message.ts,
-                        message.flags,
-                        subject,
-                        headers,
-                        message.payload(),
-                        message.msg_id(),
-                    );
-                    assert_eq!(crc, message.crc);
+                    let record = message.as_record();
+                    assert_eq!(record.computed_crc(STREAM), message.crc);
                 }
                 assert_eq!((count, next.0), (block.count(), block.last_seq().0 + 1));
             }
@@ -126,6 +117,11 @@ fn subject_of(seq: u64) -> Vec<u8> {
 
 fn payload_of(seq: u64) -> Vec<u8> {
     vec![seq as u8; (seq % 7 * 400) as usize]
+}
+
+/// Life time of a message with an even sequence.
+fn ttl_of(seq: u64) -> u64 {
+    seq % 8 * 100
 }
 
 /// Two of three sequences; every third is a gap.
@@ -148,17 +144,19 @@ fn write_sealed(disk: &SimDisk) -> std::io::Result<(SegmentManifest, [PathBuf; 2
         for seq in (1..=LAST_SEQ).filter(|seq| is_written(*seq)) {
             let (subject, payload) = (subject_of(seq), payload_of(seq));
             let ts = TimestampNs(seq as i64);
-            let crc = record_crc(stream, Seq(seq), ts, 0, &subject, b"", &payload, b"");
-            writer.push(&Record {
+            let mut record = Record {
                 seq: Seq(seq),
                 ts,
                 subject: &subject,
-                headers: b"",
                 payload: &payload,
-                msg_id: b"",
-                flags: 0,
-                crc,
-            })?;
+                ..Record::default()
+            };
+            if seq.is_multiple_of(2) {
+                record.flags = flag::TTL;
+                record.ttl_ns = ttl_of(seq);
+            }
+            record.crc = record.computed_crc(stream);
+            writer.push(&record)?;
             if stream == STREAM {
                 let posting = (Seq(seq), payload.len() as u32);
                 postings.entry(subject).or_default().push(posting);
@@ -206,12 +204,31 @@ pub fn fuzz_segment(data: &[u8]) {
             }
         }
         check_walk(&segment, stream);
+        check_timers(&segment, stream);
         if let Ok(Some(seq)) = segment.first_seq_at_or_after(stream, TimestampNs(20)) {
             assert_eq!(seq, Seq(20));
         }
     }
     _ = segment.extents();
     _ = segment.verify(&mut |_| {});
+}
+
+/// No timer is invented, and none appears twice or out of order.
+fn check_timers(segment: &Segment, stream: StreamId) {
+    let found = segment.timers_due(
+        stream,
+        TimerKind::Expiry,
+        None,
+        TimestampNs::FAR,
+        usize::MAX,
+    );
+    let found = found.expect("no system call failed");
+    assert!(found.due.is_sorted_by(|a, b| a.key() < b.key()));
+    for timer in found.due {
+        let seq = timer.seq.0;
+        assert!(is_written(seq) && seq.is_multiple_of(2));
+        assert_eq!(timer.due.0, (seq + ttl_of(seq)) as i64);
+    }
 }
 
 /// Walking forward by blocks and reports ends, and passes every message.
@@ -334,7 +351,7 @@ fn merge_with(disk: &SimDisk, run: Arc<Run>) {
 }
 
 /// Up to five pages, each behind its length (2).
-fn split_pages(mut data: &[u8]) -> Vec<&[u8]> {
+pub(super) fn split_pages(mut data: &[u8]) -> Vec<&[u8]> {
     let mut pages = Vec::new();
     while let Some((len, rest)) = data.split_first_chunk::<2>()
         && pages.len() < 5
@@ -412,6 +429,7 @@ mod tests {
     use super::*;
     use crate::format::block::BlockBuilder;
     use crate::format::key_page::{KeyPageBuilder, Place, encode_key};
+    use crate::format::record::record_crc;
 
     #[test]
     fn blocks() {
@@ -428,8 +446,8 @@ mod tests {
                 headers: b"",
                 payload: b"payload",
                 msg_id: b"",
-                flags: 0,
                 crc,
+                ..Record::default()
             };
             builder.push(&record).expect("it fits");
         }

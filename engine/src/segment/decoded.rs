@@ -11,7 +11,7 @@ use crate::format::block::{
 };
 use crate::format::cipher::Opener;
 use crate::ids::{Seq, StreamId, TimestampNs};
-use crate::message::{BodyLayout, Message};
+use crate::message::{BodyLayout, Message, MessageTimers};
 
 /// Some consecutive messages of a stream. Every record was checked against its own checksum.
 ///
@@ -161,7 +161,11 @@ impl DecodedBlock {
         Message::from_body(
             span.seq,
             span.ts,
-            span.flags,
+            MessageTimers {
+                flags: span.flags,
+                ttl_ns: span.ttl_ns,
+                notify_at: span.notify_at,
+            },
             span.crc,
             BodyLayout {
                 subject: span.subject_len,

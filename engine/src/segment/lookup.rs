@@ -193,7 +193,12 @@ impl Segment {
         }
     }
 
-    fn page(&self, footer: &Footer, kind: PageKind, page_no: u32) -> Result<Bytes, Miss> {
+    pub(super) fn page(
+        &self,
+        footer: &Footer,
+        kind: PageKind,
+        page_no: u32,
+    ) -> Result<Bytes, Miss> {
         if let Some(payload) = self.cache.page(self.key, page_no) {
             return Ok(payload);
         }

@@ -3,7 +3,7 @@
 //! A segment holds one *extent* for each of its streams: consecutive blocks, ascending in sequence.
 //! A file with one large extent and a file with ten thousand small ones (a *pack*) are the same
 //! format. `seg/<id>.seg` is: file header, blocks, block table pages, table separator pages, extent
-//! pages, footer.
+//! pages, timer pages, footer.
 //!
 //! A read costs at most one table page and one block. What is damaged answers
 //! [`Corrupt`](crate::error::Corrupt) for exactly the messages it held, and everything else keeps
@@ -16,6 +16,7 @@ mod rebuild;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
+mod timers;
 mod verify;
 mod writer;
 
@@ -31,6 +32,7 @@ use crate::io::{Env, OpenMode};
 
 pub use decoded::{DecodedBlock, LoadedBlock, Messages, Stretch};
 pub use reader::{ScanItem, Segment};
+pub use timers::TimersDue;
 pub(crate) use verify::SegmentCheck;
 pub use verify::VerifyReport;
 pub use writer::{SealedSegment, SegmentWriter};

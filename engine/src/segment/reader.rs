@@ -16,6 +16,7 @@ use crate::format::block::{BlockHead, HEAD_BYTES};
 use crate::format::block_table::{BlockRef, Entry};
 use crate::format::cipher::Opener;
 use crate::format::file_header::FileKind;
+use crate::format::timers::Timer;
 use crate::ids::{Seq, StreamId, TimestampNs};
 use crate::io::{Env, IoFile};
 use crate::message::Message;
@@ -31,6 +32,8 @@ pub struct Segment {
     pub(super) opener: Opener,
     pub(super) cache: Arc<Cache>,
     pub(super) table: RwLock<Option<Arc<Table>>>,
+    /// Timers made anew from the messages, because a timer page is damaged.
+    pub(super) timers: RwLock<Option<Arc<[Timer]>>>,
 }
 
 /// What [`Segment::scan`] comes across.
@@ -66,6 +69,7 @@ impl Segment {
             opener: env.opener(FileKind::Segment, store_uuid, manifest.id.0),
             cache,
             table: RwLock::new(None),
+            timers: RwLock::new(None),
         }
     }
 
@@ -401,6 +405,8 @@ fn count_block(extents: &mut Vec<ExtentInfo>, block: &DecodedBlock) {
             bytes: 0,
             block_first,
             blocks: 0,
+            first_expiry: TimestampNs::FAR,
+            first_notice: TimestampNs::FAR,
         });
     }
     let Some(extent) = extents.last_mut() else {
@@ -412,5 +418,8 @@ fn count_block(extents: &mut Vec<ExtentInfo>, block: &DecodedBlock) {
         extent.msgs += 1;
         extent.bytes += message.body_len() as u64;
         extent.last_ts = message.ts;
+        let due = |at: Option<TimestampNs>| at.unwrap_or(TimestampNs::FAR);
+        extent.first_expiry = extent.first_expiry.min(due(message.expires_at()));
+        extent.first_notice = extent.first_notice.min(due(message.notify_at()));
     }
 }

@@ -186,25 +186,28 @@ impl Scan<'_> {
         let space = file_bytes.saturating_sub(footer::BYTES as u64 + start);
         let pages = u32::try_from(space / PAGE_BYTES as u64).unwrap_or(u32::MAX);
         let mut extents = Vec::new();
-        let mut last_is_extents = false;
+        let mut is_whole = false;
         for page_no in 0..pages {
             let at = start + u64::from(page_no) * PAGE_BYTES as u64;
-            last_is_extents = false;
-            if let Some((PageKind::Extents, payload)) = self.page_at(at, page_no) {
-                let count = ExtentInfo::count(&payload);
-                extents.extend((0..count).filter_map(|i| ExtentInfo::at(&payload, i)));
-                last_is_extents = true;
+            match self.page_at(at, page_no) {
+                Some((PageKind::Extents, payload)) => {
+                    let count = ExtentInfo::count(&payload);
+                    extents.extend((0..count).filter_map(|i| ExtentInfo::at(&payload, i)));
+                    is_whole = true;
+                }
+                Some((PageKind::Timers, _)) if is_whole => break,
+                _ => is_whole = false,
             }
         }
-        // Extents are the last section, and each starts where the one before it ended: a missing
-        // page at either end or in the middle shows.
+        // Behind the extents come timers or the footer, and each extent starts where the one before
+        // it ended: a missing page at either end or in the middle shows.
         let mut next = 0_u64;
         let chained = extents.iter().all(|extent: &ExtentInfo| {
             let follows = u64::from(extent.block_first) == next;
             next += u64::from(extent.blocks);
             follows
         });
-        (last_is_extents && chained).then_some(extents)
+        (is_whole && chained).then_some(extents)
     }
 
     fn table(mut self, extents: Option<Vec<ExtentInfo>>) -> Table {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::SegmentManifest;
+use crate::config::Storage;
 use crate::format::block::{BlockBuilder, Codec};
 use crate::format::block_table::{BlockRef, Entry, ExtentInfo, Separator};
 use crate::format::cipher::Sealer;
@@ -13,8 +14,10 @@ use crate::format::file_header::{self, FileKind};
 use crate::format::footer::Footer;
 use crate::format::page::{self, PageKind};
 use crate::format::record::Record;
+use crate::format::timers::{Timer, TimerKind, TimerPageBuilder};
 use crate::ids::{SegmentId, Seq, StreamId, TimestampNs};
 use crate::io::{Env, IoFile, OpenMode};
+use crate::limits::accounted_bytes;
 
 /// Bytes collected before they are written.
 const WRITE_BYTES: usize = 1024 * 1024;
@@ -45,6 +48,7 @@ pub struct SegmentWriter {
     streams: BTreeSet<StreamId>,
     extents: Vec<ExtentInfo>,
     blocks: Vec<BlockRef>,
+    timers: Vec<Timer>,
 }
 
 impl SegmentWriter {
@@ -72,6 +76,7 @@ impl SegmentWriter {
             streams: BTreeSet::new(),
             extents: Vec::new(),
             blocks: Vec::new(),
+            timers: Vec::new(),
         })
     }
 
@@ -102,6 +107,8 @@ impl SegmentWriter {
             bytes: 0,
             block_first: 0,
             blocks: 0,
+            first_expiry: TimestampNs::FAR,
+            first_notice: TimestampNs::FAR,
         });
         Ok(())
     }
@@ -154,6 +161,15 @@ impl SegmentWriter {
                 record.msg_id,
             ];
             extent.bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
+            let timers = timers_of(extent.stream, record);
+            for timer in timers.into_iter().flatten() {
+                let first = match timer.kind {
+                    TimerKind::Expiry => &mut extent.first_expiry,
+                    TimerKind::Notice => &mut extent.first_notice,
+                };
+                *first = timer.due.min(*first);
+                self.timers.push(timer);
+            }
         }
         Ok(())
     }
@@ -182,7 +198,7 @@ impl SegmentWriter {
             self.write_pages(PageKind::Table, &blocks, &mut page_no)?,
             self.write_pages(PageKind::TableSeparators, &separators, &mut page_no)?,
             self.write_pages(PageKind::Extents, &extents, &mut page_no)?,
-            0,
+            self.write_timers(&mut page_no)?,
         ];
         let footer = Footer {
             kind: FileKind::Segment,
@@ -266,14 +282,44 @@ impl SegmentWriter {
             for entry in chunk {
                 entry.encode(&mut payload);
             }
-            page::encode(&self.sealer, kind, *page_no, &payload, &mut self.buffer);
-            *page_no += 1;
+            self.write_page(kind, &payload, page_no)?;
             pages += 1;
-            if self.buffer.len() >= WRITE_BYTES {
-                self.write_out()?;
-            }
         }
         Ok(pages)
+    }
+
+    fn write_page(&mut self, kind: PageKind, payload: &[u8], page_no: &mut u32) -> io::Result<()> {
+        page::encode(&self.sealer, kind, *page_no, payload, &mut self.buffer);
+        *page_no += 1;
+        if self.buffer.len() >= WRITE_BYTES {
+            self.write_out()?;
+        }
+        Ok(())
+    }
+
+    /// Appends the timer section; returns its number of pages.
+    fn write_timers(&mut self, page_no: &mut u32) -> io::Result<u32> {
+        let mut timers = std::mem::take(&mut self.timers);
+        timers.sort_unstable();
+        let mut builder = TimerPageBuilder::default();
+        let mut separators = Vec::new();
+        for timer in &timers {
+            if builder.push(timer) {
+                continue;
+            }
+            if let Some((payload, separator)) = builder.finish() {
+                self.write_page(PageKind::Timers, &payload, page_no)?;
+                separators.push(separator);
+            }
+            let has_room = builder.push(timer);
+            debug_assert!(has_room, "an empty page has room for a timer");
+        }
+        if let Some((payload, separator)) = builder.finish() {
+            self.write_page(PageKind::Timers, &payload, page_no)?;
+            separators.push(separator);
+        }
+        let pages = separators.len() as u32;
+        Ok(pages + self.write_pages(PageKind::TimerSeparators, &separators, page_no)?)
     }
 
     fn write_out(&mut self) -> io::Result<()> {
@@ -291,6 +337,25 @@ impl std::fmt::Debug for SegmentWriter {
             .field("bytes", &self.bytes())
             .finish_non_exhaustive()
     }
+}
+
+/// What is due for a record, by kind.
+pub(super) fn timers_of(stream: StreamId, record: &Record<'_>) -> [Option<Timer>; 2] {
+    let (subject, headers) = (record.subject.len(), record.headers.len());
+    let size = accounted_bytes(Storage::File, subject, headers, record.payload.len());
+    let timer = |kind, due| Timer {
+        stream,
+        kind,
+        due,
+        seq: record.seq,
+        size: u32::try_from(size).unwrap_or(u32::MAX),
+    };
+    [
+        record.expires_at().map(|due| timer(TimerKind::Expiry, due)),
+        record
+            .due_for_notice()
+            .map(|due| timer(TimerKind::Notice, due)),
+    ]
 }
 
 fn invalid_input(what: String) -> io::Error {

@@ -310,15 +310,7 @@ impl Checkpointer {
             let Some(info) = sealed.extents.iter().find(of_stream) else {
                 continue;
             };
-            share.sealed = Some(Extent {
-                first: info.first_seq.0,
-                last: info.last_seq.0,
-                msgs: info.msgs,
-                bytes: info.bytes,
-                first_ts: info.first_ts.0,
-                last_ts: info.last_ts.0,
-                file: file.clone(),
-            });
+            share.sealed = Some(Extent::sealed(info, &file));
             self.listed.entry(id).or_default().insert(share.core.id);
         }
         Ok(())

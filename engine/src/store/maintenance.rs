@@ -8,9 +8,16 @@ use super::checkpoint::{Checkpointer, Scope, note_space};
 use super::error::CheckpointError;
 use super::shared::StoreShared;
 use crate::ids::{Lsn, TimestampNs};
+use crate::stream::core::StreamCore;
 
 /// After a failed checkpoint the next attempt waits this long, unless asked earlier.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// Shortest pause between two rounds of expiry: what is due within it leaves together, as one write.
+const EXPIRY_PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// Longest pause while something is due: the clock may be set forward meanwhile.
+const EXPIRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Messages that could not be removed for their age are tried again after this long.
 const EXPIRY_RETRY_NS: i64 = 10_000_000_000;
@@ -47,16 +54,12 @@ impl Maintenance {
         let mut next_due = None;
         self.shared.begin_expiry();
         for core in self.catalogue.all() {
-            match core.expire(now) {
-                Ok((_, Some(due))) => {
-                    next_due = Some(next_due.map_or(due, |known: TimestampNs| known.min(due)));
-                }
-                Ok((_, None)) => {}
-                Err(error) => {
-                    tracing::warn!(stream = %core.name, %error, "cannot expire messages");
-                    let retry = TimestampNs(now.0.saturating_add(EXPIRY_RETRY_NS));
-                    next_due = Some(next_due.map_or(retry, |known: TimestampNs| known.min(retry)));
-                }
+            if core.expiry_at() <= now {
+                expire(&core, now);
+            }
+            let due = core.expiry_at();
+            if due < TimestampNs::FAR {
+                next_due = Some(next_due.map_or(due, |known: TimestampNs| known.min(due)));
             }
         }
         if let Some(due) = next_due {
@@ -126,10 +129,20 @@ impl Maintenance {
 
     fn until(&self, due: TimestampNs) -> Duration {
         let now = self.shared.env.clock.now_ns();
-        Duration::from_nanos(
-            u64::try_from(due.0.saturating_sub(now))
-                .unwrap_or(0)
-                .max(1_000_000),
-        )
+        let until = u64::try_from(due.0.saturating_sub(now)).unwrap_or(0);
+        Duration::from_nanos(until).clamp(EXPIRY_PAUSE_MIN, EXPIRY_PAUSE_MAX)
+    }
+}
+
+/// Removes what is due in one stream and plans when to look again.
+fn expire(core: &StreamCore, now: TimestampNs) {
+    core.begin_expiry();
+    match core.expire(now) {
+        Ok((_, Some(due))) => core.plan_expiry(due),
+        Ok((_, None)) => {}
+        Err(error) => {
+            tracing::warn!(stream = %core.name, %error, "cannot expire messages");
+            core.plan_expiry(TimestampNs(now.0.saturating_add(EXPIRY_RETRY_NS)));
+        }
     }
 }

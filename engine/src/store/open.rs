@@ -26,6 +26,7 @@ use crate::io::Env;
 use crate::meta::{MetaError, MetaLog};
 use crate::stream::core::StreamCore;
 use crate::stream::cursor::ConsumerCore;
+use crate::stream::due::ExtentTimers;
 use crate::stream::extent::{Extent, SealedFile};
 use crate::wal::recover::{Cut, LostRange};
 use crate::wal::{
@@ -311,6 +312,7 @@ fn serve(
             bytes: stored.bytes,
             first_ts: stored.first_ts,
             last_ts: stored.last_ts,
+            timers: Arc::new(ExtentTimers::new(stored.first_expiry, stored.first_notice)),
             file: file.clone(),
         });
     }

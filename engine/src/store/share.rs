@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::checkpoint::{OWN_FILE_BYTES_MIN, Scope};
 use super::shared::StoreShared;
+use crate::format::timers::TimerKind;
 use crate::format::varint;
 use crate::ids::{Lsn, SegmentId, Seq, TimestampNs};
 use crate::stream::core::StreamCore;
@@ -112,6 +113,10 @@ impl Share {
             }
             out.extend_from_slice(&extent.first_ts.to_le_bytes());
             out.extend_from_slice(&extent.last_ts.to_le_bytes());
+            for kind in [TimerKind::Expiry, TimerKind::Notice] {
+                // Not how far expiry came since: removals behind this share may be lost.
+                out.extend_from_slice(&extent.timers.sealed(kind).0.to_le_bytes());
+            }
         }
         out
     }

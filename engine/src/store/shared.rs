@@ -174,6 +174,17 @@ impl StoreShared {
     /// room in the queue: what it stands for frees space or is small. When the reserve is used up
     /// as well it is refused until a checkpoint has freed some of the log.
     pub fn log_control(&self, op: &Op<'_>) -> Result<Lsn, ChangeError> {
+        self.log_control_unit(1, None, |out| op.encode(out))
+    }
+
+    /// As [`StoreShared::log_control`] for several operations that belong together; `touched` names
+    /// the last message among them.
+    pub fn log_control_unit(
+        &self,
+        ops: u32,
+        touched: Option<(&Arc<StreamGate>, Seq)>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Lsn, ChangeError> {
         match self.queue.room(Class::Control) {
             Ok(()) => {}
             Err(EnqueueError::Full) if self.queue.log_has_room() => {}
@@ -184,7 +195,7 @@ impl StoreShared {
             Err(error) => return Err(change_error(error)),
         }
         self.queue
-            .enqueue(Class::Control, 1, None, |out| op.encode(out))
+            .enqueue(Class::Control, ops, touched, encode)
             .map_err(change_error)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::format::cursor::Cursor;
 use crate::format::{FormatError, varint};
-use crate::ids::{Lsn, SegmentId};
+use crate::ids::{Lsn, SegmentId, TimestampNs};
 use crate::segment::SegmentManifest;
 
 /// The stored form of a manifest.
@@ -98,6 +98,8 @@ pub(crate) fn decode_extents(bytes: &[u8]) -> Result<Vec<StoredExtent>, FormatEr
             bytes: input.varint()?,
             first_ts: input.i64()?,
             last_ts: input.i64()?,
+            first_expiry: TimestampNs(input.i64()?),
+            first_notice: TimestampNs(input.i64()?),
         });
     }
     Ok(extents)
@@ -113,4 +115,6 @@ pub(crate) struct StoredExtent {
     pub bytes: u64,
     pub first_ts: i64,
     pub last_ts: i64,
+    pub first_expiry: TimestampNs,
+    pub first_notice: TimestampNs,
 }

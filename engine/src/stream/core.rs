@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::admission::{MatchedPrior, Need, Refusal, Verdict};
@@ -14,10 +15,11 @@ use super::types::{Append, AppendError, Appended, ChangeError};
 use crate::config::{Compression, ConfigError, Storage};
 use crate::error::Stopped;
 use crate::format::op::{Op, SeqRange};
-use crate::format::record::{Record, record_crc};
+use crate::format::record::{Record, flag};
 use crate::ids::{Lsn, Seq, StreamId, TimestampNs};
 use crate::invariants;
 use crate::limits::{MESSAGE_BYTES_MAX, MSG_ID_BYTES_MAX, SUBJECT_BYTES_MAX};
+use crate::message::{MessageTimers, Ttl};
 use crate::store::shared::StoreShared;
 use crate::subject;
 use crate::wal::{Class, EnqueueError, StreamGate};
@@ -39,6 +41,8 @@ pub(crate) struct StreamCore {
     /// which it holds.
     subject_count: Mutex<Option<((u64, u64), u64)>>,
     pub consumers: Mutex<BTreeMap<String, Arc<ConsumerCore>>>,
+    /// When maintenance has to look for messages whose time is over.
+    expiry_at: AtomicI64,
 }
 
 impl std::fmt::Debug for StreamCore {
@@ -77,6 +81,8 @@ impl StreamCore {
             data: Mutex::new(data),
             subject_count: Mutex::default(),
             consumers: Mutex::default(),
+            // What became due while nobody looked.
+            expiry_at: AtomicI64::new(i64::MIN),
         })
     }
 
@@ -123,6 +129,27 @@ impl StreamCore {
             self.shared.tail_ram_changed(data.tail.ram_bytes(), 0);
             data.tail = Tail::starting_at(Seq(data.last_seq + 1));
         }
+    }
+
+    /// A message has to leave at `at`; wakes maintenance if it would look later.
+    pub fn expires_at(&self, at: TimestampNs) {
+        self.expiry_at.fetch_min(at.0, Ordering::AcqRel);
+        self.shared.expires_at(at);
+    }
+
+    /// When to look for messages whose time is over, unless somebody says so earlier.
+    pub fn expiry_at(&self) -> TimestampNs {
+        TimestampNs(self.expiry_at.load(Ordering::Acquire))
+    }
+
+    /// Forgets when to look. Whoever adds a message from here on says so himself.
+    pub fn begin_expiry(&self) {
+        self.expiry_at.store(i64::MAX, Ordering::Release);
+    }
+
+    /// Has maintenance look at `at`, unless it does so earlier.
+    pub fn plan_expiry(&self, at: TimestampNs) {
+        self.expiry_at.fetch_min(at.0, Ordering::AcqRel);
     }
 
     /// See [`crate::Stream::append_nosync`].
@@ -174,11 +201,10 @@ impl StreamCore {
             Verdict::Accept { trim_to } => trim_to,
         };
         let appended = self.accept(&mut data, append, id, now, trim_to, scratch)?;
-        // Behind an older message it is due later than that one, and nobody has to be told.
-        let due = data.expiry_of_first().filter(|_| data.msgs == 1);
+        let due = data.due_of_last();
         drop(data);
         if let Some(due) = due {
-            self.shared.expires_at(due);
+            self.expires_at(due);
         }
         if !self.is_file() {
             self.shared.announce_memory(&self.gate, appended.seq);
@@ -200,17 +226,20 @@ impl StreamCore {
         let ts = data.last_ts.map_or(now, |last| last.max(now));
         let msg_id = append.msg_id.unwrap_or_default();
         let (subject, headers, payload) = (append.subject, append.headers, append.payload);
-        let crc = record_crc(self.id, seq, ts, 0, subject, headers, payload, msg_id);
-        let record = Record {
+        let timers = append.timers();
+        let mut record = Record {
             seq,
             ts,
             subject,
             headers,
             payload,
             msg_id,
-            flags: 0,
-            crc,
+            flags: timers.flags,
+            ttl_ns: timers.ttl_ns,
+            notify_at: timers.notify_at,
+            crc: 0,
         };
+        record.crc = record.computed_crc(self.id);
         let size = data.size_of(subject.len(), headers.len(), payload.len());
         let mut trim_to = trim_to;
         if !data.has_interest(subject) {
@@ -310,7 +339,7 @@ impl StreamCore {
     }
 
     /// Loads what admission asked for and leaves it in the state, or returns it.
-    fn load(&self, need: Need) -> Result<Option<MatchedPrior>, crate::error::ReadError> {
+    pub(super) fn load(&self, need: Need) -> Result<Option<MatchedPrior>, crate::error::ReadError> {
         match need {
             Need::Front(seq) => self.load_front(seq).map(|()| None),
             Need::Last(subject) => self.load_last(subject).map(|()| None),
@@ -362,6 +391,29 @@ impl StreamData {
 
     fn dedup_expire(&mut self, now: TimestampNs) {
         self.dedup.expire(now, self.config.dedup_window_ns);
+    }
+}
+
+impl Append<'_> {
+    /// What the record says besides the message's bytes.
+    fn timers(&self) -> MessageTimers {
+        let mut timers = MessageTimers::default();
+        match self.ttl {
+            Some(Ttl::Never) => timers.flags |= flag::NEVER,
+            Some(Ttl::For { ttl_ns }) => {
+                timers.flags |= flag::TTL;
+                timers.ttl_ns = ttl_ns;
+            }
+            None => {}
+        }
+        if self.leaves_no_marker {
+            timers.flags |= flag::NO_MARKER;
+        }
+        if let Some(at) = self.notify_at {
+            timers.flags |= flag::NOTIFY;
+            timers.notify_at = at;
+        }
+        timers
     }
 }
 

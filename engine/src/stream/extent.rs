@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::due::ExtentTimers;
 use super::file_index::{FileIndex, IndexPlace, Posting, SubjectPostings};
 use crate::error::{Corrupt, ReadError};
 use crate::ids::{SegmentId, StreamId};
-use crate::segment::Segment;
+use crate::segment::{ExtentInfo, Segment};
 use crate::subject::Filter;
 
 /// A sealed data file with its subjects.
@@ -77,5 +78,22 @@ pub(crate) struct Extent {
     pub bytes: u64,
     pub first_ts: i64,
     pub last_ts: i64,
+    pub timers: Arc<ExtentTimers>,
     pub file: Arc<SealedFile>,
+}
+
+impl Extent {
+    /// What a file holds of a stream, just sealed.
+    pub fn sealed(info: &ExtentInfo, file: &Arc<SealedFile>) -> Extent {
+        Extent {
+            first: info.first_seq.0,
+            last: info.last_seq.0,
+            msgs: info.msgs,
+            bytes: info.bytes,
+            first_ts: info.first_ts.0,
+            last_ts: info.last_ts.0,
+            timers: Arc::new(ExtentTimers::new(info.first_expiry, info.first_notice)),
+            file: file.clone(),
+        }
+    }
 }

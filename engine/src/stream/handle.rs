@@ -19,6 +19,7 @@ use crate::config::{ConfigError, StreamConfig};
 use crate::consumer::{ConsumerConfig, ConsumerState, ConsumerStateInfo, Notice};
 use crate::error::ReadError;
 use crate::format::op::Op;
+use crate::format::timers::TimerKind;
 use crate::ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
 use crate::message::Message;
 use crate::subject::Filter;
@@ -228,6 +229,8 @@ impl Stream {
         };
         self.core.enforce_limits()?;
         self.core.drop_unneeded()?;
+        // A new maximum age counts at once.
+        self.core.plan_expiry(TimestampNs(i64::MIN));
         self.core.shared.wake.ask();
         Ok(self.ticket(lsn))
     }
@@ -252,9 +255,32 @@ impl Stream {
         Ok((removed.msgs, self.ticket(removed.lsn)))
     }
 
-    /// Removes messages older than the maximum age at `now`; returns when the next one is due.
+    /// Removes the messages whose time is over at `now`, by their own life time or the stream's
+    /// maximum age; returns when the next one is due. The store does so itself in time.
     pub fn expire(&self, now: TimestampNs) -> Result<(Removed, Option<TimestampNs>), ChangeError> {
         self.core.expire(now)
+    }
+
+    /// The first `max` messages whose [`Append::notify_at`] has come at `now`, with that time,
+    /// earliest first. A message is returned again and again until it is removed, for instance
+    /// replaced by one with another time; what is not durable yet is left out.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Io`] if the system failed a read. A message that is damaged is returned like
+    /// any other: reading it says so.
+    pub fn due_notices(
+        &self,
+        now: TimestampNs,
+        max: usize,
+    ) -> Result<Vec<(Seq, TimestampNs)>, ReadError> {
+        self.core.due_notices(now, max)
+    }
+
+    /// [`Stream::due_notices`] returns nothing before this time; `None` while no message has one.
+    /// It can be earlier than the first notice if messages were removed.
+    pub fn next_notice(&self) -> Option<TimestampNs> {
+        self.core.lock().next_timer(TimerKind::Notice)
     }
 
     /// Creates a consumer. [`ChangeError::Exists`] when the name is taken.

@@ -48,7 +48,7 @@ impl StreamData {
     }
 }
 
-fn extent_of(extents: &[Extent], seq: u64) -> Option<&Extent> {
+pub(super) fn extent_of(extents: &[Extent], seq: u64) -> Option<&Extent> {
     let at = extents.partition_point(|extent| extent.last < seq);
     extents.get(at).filter(|extent| extent.first <= seq)
 }
@@ -92,7 +92,7 @@ impl StreamCore {
     }
 
     /// A live sequence that no part of the stream holds: reported, never silently absent (I4).
-    fn missing(&self, seq: u64) -> ReadError {
+    pub(super) fn missing(&self, seq: u64) -> ReadError {
         ReadError::Corrupt(Box::new(Corrupt {
             stream: self.id,
             first: Seq(seq),
@@ -261,7 +261,7 @@ impl StreamCore {
 
     /// True while the file of `extent` belongs to the stream. A file leaves when nothing in it is
     /// live any more; a reader that still looks at it must not report that as damage.
-    fn lists(&self, extent: &Extent) -> bool {
+    pub(super) fn lists(&self, extent: &Extent) -> bool {
         self.lock()
             .extents
             .iter()
@@ -570,7 +570,12 @@ impl StreamCore {
     /// What removal needs to know about messages that cannot be read: limits and age must get past
     /// them. Sizes come from the index, or are the file's average where it does not know them; the
     /// time is that of the youngest message of the file, so that nothing leaves too early.
-    fn entries_of_damaged(&self, extent: &Extent, damage: &Corrupt, seq: u64) -> Vec<FrontEntry> {
+    pub(super) fn entries_of_damaged(
+        &self,
+        extent: &Extent,
+        damage: &Corrupt,
+        seq: u64,
+    ) -> Vec<FrontEntry> {
         let average = extent.bytes.checked_div(extent.msgs).unwrap_or(0);
         let average = u32::try_from(average).unwrap_or(u32::MAX);
         let (first, last) = (damage.first.0.min(seq), damage.last.0.max(seq));

@@ -1,4 +1,4 @@
-//! Removal: single messages, purges, age, and limits that became stricter.
+//! Removal: single messages, purges, and limits that became stricter.
 
 use std::borrow::Cow;
 
@@ -8,13 +8,13 @@ use super::types::{ChangeError, PurgeRequest};
 use crate::config::{ConfigError, Discard};
 use crate::error::ReadError;
 use crate::format::op::Op;
-use crate::ids::{Lsn, Seq, TimestampNs};
+use crate::ids::{Lsn, Seq};
 use crate::invariants;
 use crate::limits::FIRST_SEQ_MAX;
 use crate::subject::Filter;
 
-/// Messages removed per hold of the lock by background expiry.
-const EXPIRE_STEP: usize = 4096;
+/// Messages removed per hold of the lock.
+const STEP: usize = 4096;
 
 /// What a removal did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl StreamCore {
         Ok(Removed { msgs, lsn })
     }
 
-    fn settle(&self, data: &mut StreamData, ram_before: u64) {
+    pub(super) fn settle(&self, data: &mut StreamData, ram_before: u64) {
         let first = data.first_seq;
         data.front.advance(first);
         invariants::debug_check(data);
@@ -152,51 +152,6 @@ impl StreamCore {
         Ok(Some(Removed { msgs, lsn }))
     }
 
-    /// Removes messages older than the stream's maximum age at `now`. Returns what was removed and
-    /// when the next message is due.
-    pub fn expire(&self, now: TimestampNs) -> Result<(Removed, Option<TimestampNs>), ChangeError> {
-        let mut total = Removed::default();
-        loop {
-            let mut victims = Vec::new();
-            let mut missing = None;
-            let mut due = None;
-            {
-                let data = self.lock();
-                let Some(age_max) = data.config.age_max_ns else {
-                    return Ok((total, None));
-                };
-                let age_max = i64::try_from(age_max).unwrap_or(i64::MAX);
-                let mut seq = data.tombstones.next_live(data.first_seq);
-                while seq <= data.last_seq && data.msgs > 0 && victims.len() < EXPIRE_STEP {
-                    let Some(entry) = data.age_entry(seq) else {
-                        missing = Some(seq);
-                        break;
-                    };
-                    let at = entry.1.0.saturating_add(age_max);
-                    if at > now.0 {
-                        due = Some(TimestampNs(at));
-                        break;
-                    }
-                    victims.push((seq, entry.0));
-                    seq = data.tombstones.next_live(seq + 1);
-                }
-            }
-            let progress = !victims.is_empty();
-            if progress {
-                let removed = self.remove(victims)?;
-                total = Removed {
-                    msgs: total.msgs + removed.msgs,
-                    lsn: removed.lsn,
-                };
-            }
-            match missing {
-                Some(seq) => self.load_front(seq)?,
-                None if progress && due.is_none() => {}
-                None => return Ok((total, due)),
-            }
-        }
-    }
-
     /// Removes what a stricter configuration does not allow any more (T-12). With discard new only
     /// the limit per subject is applied to stored messages.
     pub fn enforce_limits(&self) -> Result<(), ChangeError> {
@@ -219,7 +174,7 @@ impl StreamCore {
         Ok(())
     }
 
-    fn enforce_totals(&self) -> Result<(), ChangeError> {
+    pub(super) fn enforce_totals(&self) -> Result<(), ChangeError> {
         loop {
             let mut victims = Vec::new();
             let mut missing = None;
@@ -229,7 +184,7 @@ impl StreamCore {
                 let bytes_max = data.config.bytes_max.unwrap_or(u64::MAX);
                 let (mut msgs, mut bytes) = (data.msgs, data.bytes);
                 let mut seq = data.tombstones.next_live(data.first_seq);
-                while (msgs > msgs_max || bytes > bytes_max) && victims.len() < EXPIRE_STEP {
+                while (msgs > msgs_max || bytes > bytes_max) && victims.len() < STEP {
                     let Some(size) = data.size_at(seq) else {
                         missing = Some(seq);
                         break;
@@ -250,16 +205,6 @@ impl StreamCore {
                 None => return Ok(()),
             }
         }
-    }
-}
-
-impl StreamData {
-    /// Accounted size and time of a message near the front, if RAM knows them.
-    fn age_entry(&self, seq: u64) -> Option<(u32, TimestampNs)> {
-        if let Some(message) = self.in_ram(seq) {
-            return Some((self.size_at(seq)?, message.ts));
-        }
-        self.front.get(seq).map(|entry| (entry.size, entry.ts))
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) struct Positions {
     pub last_ts: Option<TimestampNs>,
     pub msgs: u64,
     pub bytes: u64,
+    pub age_cursor: u64,
     pub last_msg_id: Vec<u8>,
     /// Operations up to here are contained.
     pub applied: Lsn,
@@ -30,6 +31,7 @@ impl Positions {
             last_ts: data.last_ts,
             msgs: data.msgs,
             bytes: data.bytes,
+            age_cursor: data.age_cursor,
             last_msg_id: data.last_msg_id.clone(),
             applied: data.last_lsn,
         }
@@ -43,6 +45,7 @@ impl Positions {
             self.msgs,
             self.bytes,
             self.applied.0,
+            self.age_cursor,
         ] {
             varint::encode(number, &mut out);
         }
@@ -60,6 +63,7 @@ impl Positions {
         let msgs = input.varint()?;
         let bytes = input.varint()?;
         let applied = Lsn(input.varint()?);
+        let age_cursor = input.varint()?;
         let has_ts = input.u8()? != 0;
         let ts = TimestampNs(input.i64()?);
         if first_seq == 0 || first_seq > last_seq.saturating_add(1) {
@@ -73,6 +77,7 @@ impl Positions {
             last_ts: has_ts.then_some(ts),
             msgs,
             bytes,
+            age_cursor,
             last_msg_id: input.rest().to_vec(),
             applied,
         })
@@ -85,6 +90,7 @@ impl Positions {
         data.last_ts = self.last_ts;
         data.msgs = self.msgs;
         data.bytes = self.bytes;
+        data.age_cursor = self.age_cursor;
         data.last_msg_id = self.last_msg_id;
         data.last_lsn = self.applied;
         data.tail = super::tail::Tail::starting_at(crate::ids::Seq(self.last_seq + 1));
@@ -175,14 +181,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn positions_come_back(numbers: [u32; 5], ts: Option<i64>, last_msg_id: Vec<u8>) {
-            let [gap, last, msgs, bytes, applied] = numbers.map(u64::from);
+        fn positions_come_back(numbers: [u32; 6], ts: Option<i64>, last_msg_id: Vec<u8>) {
+            let [gap, last, msgs, bytes, applied, age_cursor] = numbers.map(u64::from);
             let positions = Positions {
                 first_seq: (last + 1).saturating_sub(gap).max(1),
                 last_seq: last,
                 last_ts: ts.map(TimestampNs),
                 msgs,
                 bytes,
+                age_cursor,
                 last_msg_id,
                 applied: Lsn(applied),
             };

@@ -47,6 +47,11 @@ pub(crate) struct StreamData {
     pub priors: HashMap<Box<[u8]>, Prior>,
     /// Oldest messages, read ahead for eviction.
     pub front: FrontWindow,
+    /// Everything live before it lives for ever, see [`super::expiry`].
+    pub age_cursor: u64,
+    /// Not later than the time of the first message at or behind the age cursor that the maximum age
+    /// will remove; `None` while there is none.
+    pub age_next: Option<TimestampNs>,
     /// Raised when messages move between tail, frozen tail and extents.
     pub layout_epoch: u64,
     /// Raised by every removal.
@@ -82,6 +87,8 @@ impl StreamData {
             extents: Arc::default(),
             priors: HashMap::new(),
             front: FrontWindow::default(),
+            age_cursor: 0,
+            age_next: None,
             layout_epoch: 0,
             removal_epoch: 0,
             removals: VecDeque::new(),
@@ -211,13 +218,6 @@ impl StreamData {
                 .min(self.last_seq + 1)
         };
         self.tombstones.remove_below(self.first_seq);
-    }
-
-    /// When the first message will be too old; `None` without one or without a maximum age.
-    pub fn expiry_of_first(&self) -> Option<TimestampNs> {
-        let age_max = i64::try_from(self.config.age_max_ns?).unwrap_or(i64::MAX);
-        let first = self.in_ram(self.first_seq)?;
-        Some(TimestampNs(first.ts.0.saturating_add(age_max)))
     }
 
     /// Makes nothing live any more; what the tail holds stays until it is replaced.

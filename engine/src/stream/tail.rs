@@ -4,16 +4,18 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
+use super::due::{Due, TailTimers};
 use crate::format::record::Record;
+use crate::format::timers::TimerKind;
 use crate::ids::Seq;
-use crate::message::{BodyLayout, Message};
+use crate::message::{BodyLayout, Message, MessageTimers};
 
 /// Smallest and largest arena chunk, in bytes: small streams stay small, busy ones allocate rarely.
 const CHUNK_BYTES_MIN: usize = 4 * 1024;
 const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
 /// Accounted RAM of one slot besides its body, in bytes.
-const SLOT_BYTES: u64 = 96;
+const SLOT_BYTES: u64 = 112;
 
 /// Live sequences of one subject in a tail, ascending, with their accounted sizes.
 #[derive(Debug, Default)]
@@ -53,6 +55,7 @@ pub struct Tail {
     chunk: BytesMut,
     bytes: u64,
     live: u64,
+    timers: TailTimers,
 }
 
 impl Tail {
@@ -108,12 +111,19 @@ impl Tail {
         let message = Message::from_body(
             record.seq,
             record.ts,
-            record.flags,
+            MessageTimers {
+                flags: record.flags,
+                ttl_ns: record.ttl_ns,
+                notify_at: record.notify_at,
+            },
             record.crc,
             layout,
             body,
         );
         debug_assert!(message.is_some(), "the body was built from these lengths");
+        if let Some(message) = &message {
+            self.bytes += self.timers.add(message);
+        }
         self.slots.push_back(message);
         self.index(record.subject, record.seq.0, size, len as u64);
     }
@@ -160,6 +170,7 @@ impl Tail {
             "a live message is listed under its subject"
         );
         let size = found.map_or(0, |(_, size)| size);
+        self.bytes += self.timers.add(message);
         self.slots.push_back(Some(message.clone()));
         self.index(
             message.subject(),
@@ -212,9 +223,10 @@ impl Tail {
         let Some(message) = self.slots.get_mut(at).and_then(Option::take) else {
             return;
         };
+        let timers = self.timers.remove(&message);
         self.bytes = self
             .bytes
-            .saturating_sub(message.body_len() as u64 + SLOT_BYTES);
+            .saturating_sub(message.body_len() as u64 + SLOT_BYTES + timers);
         self.live -= 1;
         if let Some(seqs) = self.subjects.get_mut(message.subject()) {
             seqs.remove(seq);
@@ -259,6 +271,15 @@ impl Tail {
             .map(|(subject, seqs)| (&**subject, seqs))
     }
 
+    /// What is due, earliest first, behind `after`.
+    pub(super) fn due_after(
+        &self,
+        kind: TimerKind,
+        after: Option<Due>,
+    ) -> impl Iterator<Item = Due> + '_ {
+        self.timers.after(kind, after)
+    }
+
     /// Live messages from `seq` on, ascending.
     pub fn iter_from(&self, seq: u64) -> impl Iterator<Item = &Message> {
         let skip = usize::try_from(seq.saturating_sub(self.base)).unwrap_or(usize::MAX);
@@ -281,6 +302,7 @@ mod tests {
             headers: b"",
             payload: b"payload",
             msg_id: b"",
+            ..Record::default()
         };
         tail.push(&record, 10);
     }

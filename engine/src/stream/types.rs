@@ -5,6 +5,7 @@ use std::fmt;
 use crate::config::ConfigError;
 use crate::error::{ReadError, Stopped};
 use crate::ids::{Lsn, Seq, TimestampNs};
+use crate::message::Ttl;
 use crate::subject::Filter;
 
 /// A message to append, with the conditions under which it is accepted.
@@ -26,6 +27,14 @@ pub struct Append<'a> {
     pub expect_last_msg_id: Option<&'a [u8]>,
     /// Remove older messages once this one is stored.
     pub rollup: Option<Rollup>,
+    /// How long it lives; `None` leaves that to the stream's maximum age.
+    pub ttl: Option<Ttl>,
+    /// When it expires as the last message of its subject, no marker takes its place, see
+    /// [`crate::StreamConfig::delete_marker`].
+    pub leaves_no_marker: bool,
+    /// From this time on the message is in [`crate::Stream::due_notices`] as long as it lives. The
+    /// engine does nothing else with it: what is due, the embedder does.
+    pub notify_at: Option<TimestampNs>,
 }
 
 /// Expected last sequence of a subject.

@@ -28,6 +28,7 @@ pub fn stream_to_engine(config: &StreamConfig) -> engine::StreamConfig {
         msgs_max: limit(config.max_msgs),
         bytes_max: limit(config.max_bytes),
         age_max_ns: limit(config.max_age),
+        delete_marker: None,
         msgs_per_subject_max: limit(config.max_msgs_per_subject),
         discard: match config.discard {
             Discard::Old => engine::Discard::Old,

@@ -169,6 +169,7 @@ fn admit_with_headers(
         }),
         expect_last_msg_id: found.expected_last_msg_id.filter(|id| !id.is_empty()),
         rollup,
+        ..Append::default()
     };
     append_with_room(shared, stream, &append)
 }

@@ -14,6 +14,7 @@ use crate::format::key_page::{
 use crate::format::key_ring::{Key, KeyRing};
 use crate::format::page::{self, PageKind};
 use crate::format::record::Record;
+use crate::format::timers::{Timer, TimerKind, TimerPageBuilder, TimerSeparator};
 use crate::ids::{Seq, StreamId, TimestampNs};
 
 const UUID: u128 = 0x1111_2222_3333_4444_5555_6666_7777_8888;
@@ -125,6 +126,8 @@ fn format_document_page() {
         ("key_separators", KeySeparators),
         ("long_keys", LongKeys),
         ("filter", Filter),
+        ("timers", Timers),
+        ("timer_separators", TimerSeparators),
     ];
     check_numbers("page_kind", &kinds.map(|(name, kind)| (name, kind as u64)));
 }
@@ -211,13 +214,15 @@ fn format_document_block_records() {
         payload: b"pp",
         msg_id,
         flags,
+        ttl_ns: 5,
+        notify_at: TimestampNs(-1),
         crc: 0x0403_0201,
     };
     let mut builder = BlockBuilder::new(StreamId(1));
     for record in [
         record(10, 100, 0, b"", b""),
         record(11, 101, 0, b"", b""),
-        record(14, 100, 7, b"hh", b"id"),
+        record(14, 100, 5, b"hh", b"id"),
     ] {
         builder.push(&record).expect("it fits");
     }
@@ -227,7 +232,7 @@ fn format_document_block_records() {
         b"spp",
         &[0, 2, 1, 2, 1, 2, 3, 4],
         b"spp",
-        &[15, 3, 1, 7, 1, 2, 2, 2, 1, 2, 3, 4],
+        &[15, 3, 1, 5, 5, 1, 1, 2, 2, 2, 1, 2, 3, 4],
         b"shhppid",
         &[0, 0, 0, 0, 1, 0, 0, 0],
     ]
@@ -294,6 +299,8 @@ fn format_document_table_entries() {
         bytes: 0x91,
         block_first: 0xa1,
         blocks: 0xb1,
+        first_expiry: TimestampNs(0xc1),
+        first_notice: TimestampNs::FAR,
     };
     check_layout(
         "extent",
@@ -308,8 +315,60 @@ fn format_document_table_entries() {
             ("bytes", 0x91_u64.to_le_bytes().to_vec()),
             ("block_first", 0xa1_u32.to_le_bytes().to_vec()),
             ("blocks", 0xb1_u32.to_le_bytes().to_vec()),
+            ("first_expiry", 0xc1_i64.to_le_bytes().to_vec()),
+            ("first_notice", i64::MAX.to_le_bytes().to_vec()),
         ],
     );
+    let key = (
+        block.stream,
+        TimerKind::Notice,
+        TimestampNs(-3),
+        block.first_seq,
+    );
+    check_layout(
+        "timer_separator",
+        &encoded(&|out| TimerSeparator(key).encode(out)),
+        &[
+            ("stream", stream.to_vec()),
+            ("kind", vec![2]),
+            ("due", (-3_i64).to_le_bytes().to_vec()),
+            ("seq", first_seq.to_vec()),
+        ],
+    );
+}
+
+#[test]
+fn format_document_timers() {
+    let timer = |kind, due, seq| Timer {
+        stream: StreamId(1),
+        kind,
+        due: TimestampNs(due),
+        seq: Seq(seq),
+        size: 9,
+    };
+    let mut builder = TimerPageBuilder::default();
+    for timer in [
+        timer(TimerKind::Expiry, 4, 7),
+        timer(TimerKind::Expiry, 6, 5),
+        timer(TimerKind::Notice, 3, 8),
+    ] {
+        assert!(builder.push(&timer));
+    }
+    let (payload, _) = builder.finish().expect("a page");
+    let expected = [
+        &[1, 1, 2][..],
+        &4_i64.to_le_bytes(),
+        &[7, 9, 2, 3, 9],
+        &[1, 2, 1],
+        &3_i64.to_le_bytes(),
+        &[8, 9],
+    ];
+    assert_eq!(payload, expected.concat());
+    let kinds = [
+        ("expiry", TimerKind::Expiry as u64),
+        ("notice", TimerKind::Notice as u64),
+    ];
+    check_numbers("timer_kind", &kinds);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod encryption;
 mod faults;
 pub mod memory;
 mod reading;
+mod timers;
 mod writing;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use super::{Codec, SealedSegment, Segment, SegmentWriter};
 use crate::cache::Cache;
 use crate::format::key_ring::{Key, KeyRing};
-use crate::format::record::{Record, record_crc};
+use crate::format::record::{Record, flag};
 use crate::ids::{SegmentId, Seq, StreamId, TimestampNs};
 use crate::io::Env;
 use crate::message::Message;
@@ -58,18 +59,15 @@ impl Sample {
             payload: &self.payload,
             msg_id: &self.msg_id,
             flags: self.flags,
-            crc: 0,
+            ..Record::default()
         };
-        record.crc = record_crc(
-            self.stream,
-            self.seq,
-            self.ts,
-            self.flags,
-            &self.subject,
-            &self.headers,
-            &self.payload,
-            &self.msg_id,
-        );
+        if self.flags & flag::TTL != 0 {
+            record.ttl_ns = self.seq.0 % 7 * 1_000;
+        }
+        if self.flags & flag::NOTIFY != 0 {
+            record.notify_at = TimestampNs(self.seq.0 as i64 % 5 * 1_000);
+        }
+        record.crc = record.computed_crc(self.stream);
         record
     }
 
@@ -77,6 +75,7 @@ impl Sample {
     pub fn check(&self, found: &Message) {
         assert_eq!((found.seq, found.ts), (self.seq, self.ts));
         assert_eq!((found.flags, found.crc), (self.flags, self.record().crc));
+        assert_eq!(found.as_record(), self.record());
         assert_eq!(found.subject(), self.subject);
         assert_eq!(found.headers(), self.headers);
         assert!(found.payload() == self.payload, "payload differs");

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::ReadError;
+use crate::format::record::flag;
 
 /// Reads everything by sequence and by block and compares it with the samples.
 #[track_caller]
@@ -57,7 +58,7 @@ prop_compose! {
             2 => (any::<u8>(), 0..50_000_usize).prop_map(|(byte, len)| vec![byte; len]),
         ],
         msg_id in prop_oneof![3 => Just(vec![]), 1 => prop::collection::vec(any::<u8>(), 1..40)],
-        flags in prop_oneof![3 => Just(0_u8), 1 => any::<u8>()],
+        flags in prop_oneof![3 => Just(0_u8), 1 => (0..32_u8).prop_filter("valid", |f| flag::are_valid(*f))],
     ) -> (String, Vec<u8>, Vec<u8>, Vec<u8>, u8) {
         (subject, headers, payload, msg_id, flags)
     }

@@ -62,8 +62,8 @@ pub(super) fn encode_op(lsn: u64, out: &mut Vec<u8>) {
         headers: b"",
         payload: &payload,
         msg_id: b"",
-        flags: 0,
         crc,
+        ..Record::default()
     };
     Op::Append {
         stream: STREAM,

@@ -39,7 +39,7 @@ impl Replay {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use riverlog_engine::message::BodyLayout;
+    use riverlog_engine::message::{BodyLayout, MessageTimers};
 
     use super::*;
 
@@ -50,7 +50,15 @@ mod tests {
             payload: 0,
         };
         let body = Bytes::from_static(b"s");
-        Message::from_body(Seq(seq), TimestampNs(ts), 0, 0, layout, body).unwrap()
+        Message::from_body(
+            Seq(seq),
+            TimestampNs(ts),
+            MessageTimers::default(),
+            0,
+            layout,
+            body,
+        )
+        .unwrap()
     }
 
     #[test]
