@@ -21,6 +21,9 @@ struct Options {
     /// Seconds of the appends that wait for the disk one by one.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// Rounds; in each one everybody runs every phase once. The table has the medians.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
     /// Contenders to run, by name, separated by commas; by default all.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -83,19 +86,40 @@ fn run_all(options: &Options) -> BenchResult<bool> {
     let scratch = scratch
         .canonicalize()
         .map_err(|err| BenchError::Io("finding the directory", err))?;
-    let rivals: Vec<&Rival> = RIVALS
+    let rivals: Vec<&'static Rival> = RIVALS
         .iter()
         .filter(|rival| options.takes_part(rival))
         .collect();
     let mut results = Results::default();
-    let mut failed: Vec<(&str, &str)> = Vec::new();
+    let mut failed = Vec::new();
     println!(
         "# rivals: {} messages, stores in {}",
         options.messages,
         scratch.display()
     );
+    for _ in 0..options.rounds {
+        run_round(options, &rivals, &scratch, &mut results, &mut failed)?;
+    }
+    println!("\n{}", results.table(&rivals));
+    for rival in &rivals {
+        println!("{}: durable by {}", rival.name, rival.durable_by);
+        if !rival.cannot.is_empty() {
+            println!("{}: {}", rival.name, rival.cannot);
+        }
+    }
+    println!("failed: {failed:?}");
+    Ok(failed.is_empty())
+}
+
+/// Everybody does every phase, phase by phase, so that all find the machine in the same mood.
+fn run_round(
+    options: &Options,
+    rivals: &[&'static Rival],
+    scratch: &Path,
+    results: &mut Results,
+    failed: &mut Vec<(&'static str, &'static str)>,
+) -> BenchResult<()> {
     let mut dirs: Vec<Option<tempfile::TempDir>> = rivals.iter().map(|_| None).collect();
-    // Phase by phase, so that all contenders find the machine in the same mood.
     for phase in PHASES {
         for (rival, dir) in rivals.iter().zip(&mut dirs) {
             if !(phase.applies)(rival) || failed.iter().any(|(name, _)| *name == rival.name) {
@@ -105,7 +129,7 @@ fn run_all(options: &Options) -> BenchResult<bool> {
                 Some(dir) if !phase.fresh => dir.path().to_path_buf(),
                 _ => {
                     *dir = None;
-                    let fresh = tempfile::tempdir_in(&scratch)
+                    let fresh = tempfile::tempdir_in(scratch)
                         .map_err(|err| BenchError::Io("creating a directory", err))?;
                     dir.insert(fresh).path().to_path_buf()
                 }
@@ -121,15 +145,7 @@ fn run_all(options: &Options) -> BenchResult<bool> {
             }
         }
     }
-    println!("\n{}", results.table(&rivals));
-    for rival in &rivals {
-        println!("{}: durable by {}", rival.name, rival.durable_by);
-        if !rival.cannot.is_empty() {
-            println!("{}: {}", rival.name, rival.cannot);
-        }
-    }
-    println!("failed: {failed:?}");
-    Ok(failed.is_empty())
+    Ok(())
 }
 
 fn child_args(options: &Options, rival: &Rival, phase: &str, dir: &Path) -> Vec<OsString> {

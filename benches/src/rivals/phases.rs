@@ -267,10 +267,10 @@ fn read_keys(rival: &Rival, dir: &Path, work: Work) -> BenchResult<()> {
         let found = absent.time(|| store.get_key(&nowhere))?;
         check(found.is_none(), || format!("key {n} came from nowhere"))?;
     }
-    for (what, times) in [("present", &mut present), ("absent", &mut absent)] {
+    for (what, times) in [("a present", &mut present), ("an absent", &mut absent)] {
         let [median, p99] = times.percentiles([50.0, 99.0]);
-        Reporter.figure(&format!("read a {what} key, median"), median / 1000.0, "us");
-        Reporter.figure(&format!("read a {what} key, p99"), p99 / 1000.0, "us");
+        Reporter.figure(&format!("read {what} key, median"), median / 1000.0, "us");
+        Reporter.figure(&format!("read {what} key, p99"), p99 / 1000.0, "us");
     }
     let rss = Usage::now()?.rss_peak_bytes as f64 / MIB;
     Reporter.figure("peak RSS while reading keys", rss, "MiB");

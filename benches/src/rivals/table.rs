@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use super::contender::Rival;
 use crate::measure::figure::{Figure, number};
+use crate::versus::report::median;
 
-/// What everybody measured.
+/// What everybody measured, in all rounds.
 #[derive(Default)]
 pub struct Results {
     figures: Vec<(&'static str, Figure)>,
@@ -17,7 +18,7 @@ impl Results {
         self.figures.push((rival, figure));
     }
 
-    /// The table; a dash where a contender has no figure.
+    /// The table: medians over the rounds, and a dash where a contender has no figure.
     pub fn table(&self, rivals: &[&Rival]) -> String {
         let mut text = String::from("| |");
         for rival in rivals {
@@ -35,12 +36,12 @@ impl Results {
             let comma = if unit.is_empty() { "" } else { ", " };
             let _ = write!(text, "| {name}{comma}{unit} |");
             for rival in rivals {
-                let cell = self.figures.iter().find(|(of, figure)| {
+                let values = self.figures.iter().filter(|(of, figure)| {
                     *of == rival.name && figure.name == name && figure.unit == unit
                 });
-                match cell {
-                    Some((_, figure)) => {
-                        let _ = write!(text, " {} |", number(figure.value));
+                match median(values.map(|(_, figure)| figure.value).collect()) {
+                    Some(value) => {
+                        let _ = write!(text, " {} |", number(value));
                     }
                     None => text.push_str(" - |"),
                 }
@@ -60,13 +61,15 @@ mod tests {
     #[test]
     fn a_contender_without_a_figure_has_a_dash() {
         let mut results = Results::default();
-        let figure = Figure {
-            name: "reopen".into(),
-            value: 2.0,
-            unit: "ms".into(),
-            gate: None,
-        };
-        results.add("fjall", figure);
+        for value in [1.0, 9.0, 2.0] {
+            let figure = Figure {
+                name: "reopen".into(),
+                value,
+                unit: "ms".into(),
+                gate: None,
+            };
+            results.add("fjall", figure);
+        }
         let rivals: Vec<_> = RIVALS.iter().take(2).collect();
         let table = results.table(&rivals);
         assert_eq!(

@@ -11,7 +11,9 @@ use crate::ids::Seq;
 use crate::message::{BodyLayout, Message, MessageTimers};
 
 /// Smallest and largest arena chunk, in bytes: small streams stay small, busy ones allocate rarely.
-const CHUNK_BYTES_MIN: usize = 4 * 1024;
+/// What a chunk has left is not accounted, so that the smallest one is what 100,000 streams with a
+/// message each hold beyond the budget.
+const CHUNK_BYTES_MIN: usize = 256;
 const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
 /// Accounted RAM of one slot besides its body, in bytes.
@@ -305,6 +307,16 @@ mod tests {
             ..Record::default()
         };
         tail.push(&record, 10);
+    }
+
+    #[test]
+    fn a_chunk_is_not_much_larger_than_what_the_tail_holds() {
+        let mut tail = Tail::starting_at(Seq(1));
+        for seq in 1..=20_000 {
+            push(&mut tail, seq, "a");
+            let spare = tail.chunk.capacity() as u64;
+            assert!(spare <= tail.ram_bytes().max(256), "{spare} spare bytes");
+        }
     }
 
     #[test]
