@@ -139,10 +139,11 @@ pub use config::{
     Compression, ConfigError, DeleteMarker, Discard, Retention, Storage, StreamConfig,
 };
 pub use error::{Corrupt, ReadError, Stopped};
+pub use format::key_ring::{Key, KeyId, KeyRing};
 pub use ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
 pub use message::{Message, Ttl};
 pub use store::{
-    CheckpointError, Finding, FindingKind, OpenError, RecoveryReport, Store, StoreOptions,
+    CheckpointError, Finding, FindingKind, KeyUse, OpenError, RecoveryReport, Store, StoreOptions,
     StoreStatus, Threads, VerifiedStream, VerifyReport,
 };
 pub use stream::{

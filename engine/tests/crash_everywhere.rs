@@ -5,12 +5,11 @@
 mod support;
 
 use riverlog_engine::Lsn;
-use riverlog_engine::io::Env;
 use riverlog_engine::io::sim::{
     CrashFailure, CrashMatrix, CrashReport, Fault, SimClock, SimDisk, Trigger,
 };
 use support::model::ModelStream;
-use support::{Action, Halt, Pair, config, reopen};
+use support::{Action, ENCRYPTED, Halt, Pair, config, env, reopen};
 
 const START_NS: i64 = 1_700_000_000_000_000_000;
 
@@ -65,7 +64,7 @@ fn script() -> Vec<Action> {
 }
 
 fn run(disk: &SimDisk, kind: u8) -> Outcome {
-    let env = Env::simulated(disk, &SimClock::new(START_NS), 1);
+    let env = env(disk, &SimClock::new(START_NS), 1, kind);
     let mut pair = match Pair::create(&env, config(kind)) {
         Ok(pair) => pair,
         Err(Halt::Stopped | Halt::Refused(_)) => return None,
@@ -94,7 +93,7 @@ fn matrix(kind: u8, broken: impl Fn(&SimDisk)) -> Result<CrashReport, CrashFailu
             let Some((history, acknowledged)) = acknowledged else {
                 return Ok(());
             };
-            let env = Env::simulated(&survivor, &SimClock::new(START_NS + 1_000_000), 2);
+            let env = env(&survivor, &SimClock::new(START_NS + 1_000_000), 2, kind);
             reopen(&env, history, *acknowledged).map(|_| ())
         },
     )
@@ -114,13 +113,13 @@ fn without_limits() {
 }
 
 #[test]
-fn compressed() {
-    crash_everywhere(1);
+fn compressed_and_encrypted() {
+    crash_everywhere(1 | ENCRYPTED);
 }
 
 #[test]
-fn with_a_message_limit() {
-    crash_everywhere(2);
+fn with_a_message_limit_encrypted() {
+    crash_everywhere(2 | ENCRYPTED);
 }
 
 #[test]

@@ -17,10 +17,10 @@ use riverlog_engine::{
 };
 use support::model::ModelStream;
 use support::sample::{End, START_NS, Sample, content, places, sample, without};
-use support::{DIR, differences, readable_or_reported};
+use support::{DIR, ENCRYPTED, differences, env_of, readable_or_reported};
 
 fn open(disk: &SimDisk) -> Result<Store, OpenError> {
-    let env = Env::simulated(disk, &SimClock::new(START_NS + 1_000_000), 2);
+    let env = env_of(disk, &SimClock::new(START_NS + 1_000_000), 2);
     Store::open_in(env, Path::new(DIR), support::options()).map(|(store, _)| store)
 }
 
@@ -102,8 +102,8 @@ fn assert_whole(what: &str, store: &Store, model: &ModelStream) {
 }
 
 /// The log and the metadata: what is damaged is refused, or was not needed.
-fn flipped_bits_lose_nothing(part: &str, end: End) {
-    let sample = sample(0, end);
+fn flipped_bits_lose_nothing(part: &str, kind: u8, end: End) {
+    let sample = sample(kind, end);
     let (refused, opened) = flip_everywhere(&sample, part, |what, _, store| {
         assert_whole(what, &store, sample.newest());
     });
@@ -115,27 +115,27 @@ fn flipped_bits_lose_nothing(part: &str, end: End) {
 
 #[test]
 fn a_flipped_bit_in_the_log_of_a_killed_store() {
-    flipped_bits_lose_nothing("wal/", End::Kill);
+    flipped_bits_lose_nothing("wal/", ENCRYPTED, End::Kill);
 }
 
 #[test]
 fn a_flipped_bit_in_the_log_of_a_closed_store() {
-    flipped_bits_lose_nothing("wal/", End::Close);
+    flipped_bits_lose_nothing("wal/", 0, End::Close);
 }
 
 #[test]
 fn a_flipped_bit_in_the_metadata_of_a_killed_store() {
-    flipped_bits_lose_nothing("meta/", End::Kill);
+    flipped_bits_lose_nothing("meta/", ENCRYPTED, End::Kill);
 }
 
 #[test]
 fn a_flipped_bit_in_the_metadata_of_a_closed_store() {
-    flipped_bits_lose_nothing("meta/", End::Close);
+    flipped_bits_lose_nothing("meta/", 0, End::Close);
 }
 
 #[test]
 fn a_flipped_bit_in_the_index() {
-    let sample = sample(0, End::Kill);
+    let sample = sample(ENCRYPTED, End::Kill);
     let (refused, opened) = flip_everywhere(&sample, "idx/", |what, _, store| {
         assert_whole(what, &store, sample.newest());
     });
@@ -147,7 +147,7 @@ fn a_flipped_bit_in_the_index() {
 
 #[test]
 fn a_flipped_bit_in_the_identity() {
-    let sample = sample(0, End::Close);
+    let sample = sample(ENCRYPTED, End::Close);
     for (path, bytes) in sample.files("FORMAT") {
         for at in 0..bytes.len() as u64 {
             for bit in 0..8 {
@@ -210,15 +210,15 @@ fn a_flipped_bit_in_a_sealed_file() {
 }
 
 #[test]
-fn a_flipped_bit_in_a_compressed_sealed_file() {
-    flipped_bits_in_sealed_data(1);
+fn a_flipped_bit_in_a_compressed_and_encrypted_sealed_file() {
+    flipped_bits_in_sealed_data(1 | ENCRYPTED);
 }
 
 /// A cut file: what was there before may be all that is left, but never something else.
 #[test]
 fn files_cut_short() {
-    for end in [End::Kill, End::Close] {
-        let sample = sample(0, end);
+    for (end, kind) in [(End::Kill, ENCRYPTED), (End::Close, 0)] {
+        let sample = sample(kind, end);
         for (path, bytes) in sample.files("/") {
             let len = bytes.len() as u64;
             let cuts = [0, 1, 63, 64, 500, 4096, 8192, 8300, len / 2, len - 1];
@@ -259,7 +259,7 @@ fn files_cut_short() {
 #[test]
 fn the_index_can_be_deleted() {
     for end in [End::Kill, End::Close] {
-        let sample = sample(1, end);
+        let sample = sample(1 | ENCRYPTED, end);
         assert!(!sample.files("idx/").is_empty(), "there is an index");
         let disk = without(&sample.disk, "idx/");
         let store = open(&disk).unwrap_or_else(|error| panic!("{error}"));
@@ -473,7 +473,7 @@ fn salvage_keeps_sealed_files_that_no_metadata_names() {
     sample.disk.truncate(path, 8_192).expect("a file");
     let before = sample.files("seg/");
     assert!(matches!(open(&sample.disk), Err(OpenError::Damaged { .. })));
-    let env = Env::simulated(&sample.disk, &SimClock::new(START_NS), 3);
+    let env = env_of(&sample.disk, &SimClock::new(START_NS), 3);
     let mut options = support::options();
     options.salvage = true;
     if let Ok((store, report)) = Store::open_in(env, Path::new(DIR), options) {

@@ -6,12 +6,13 @@
 
 mod support;
 
-use riverlog_engine::io::Env;
 use riverlog_engine::io::sim::{Fault, FaultMatrix, SimClock, SimDisk};
 use riverlog_engine::{Append, AppendError, Lsn, Store};
 use std::path::Path;
 use support::model::ModelStream;
-use support::{Action, DIR, Halt, Pair, config, differences, readable_or_reported, reopen};
+use support::{
+    Action, DIR, ENCRYPTED, Halt, Pair, config, differences, env, readable_or_reported, reopen,
+};
 
 const START_NS: i64 = 1_700_000_000_000_000_000;
 
@@ -90,7 +91,7 @@ enum End {
 }
 
 fn run(disk: &SimDisk, kind: u8, end: End) -> Option<Outcome> {
-    let env = Env::simulated(disk, &SimClock::new(START_NS), 1);
+    let env = env(disk, &SimClock::new(START_NS), 1, kind);
     let mut pair = match Pair::create(&env, config(kind)) {
         Ok(pair) => pair,
         Err(Halt::Differs(what)) => panic!("{what}"),
@@ -168,8 +169,8 @@ fn nothing_is_left_behind(disk: &SimDisk, pair: &mut Pair) -> Result<(), String>
     }
 }
 
-fn after_restart(disk: SimDisk, outcome: &Option<Outcome>) -> Result<(), String> {
-    let env = Env::simulated(&disk, &SimClock::new(START_NS + 1_000_000), 2);
+fn after_restart(disk: SimDisk, outcome: &Option<Outcome>, kind: u8) -> Result<(), String> {
+    let env = env(&disk, &SimClock::new(START_NS + 1_000_000), 2, kind);
     match outcome {
         Some(outcome) => {
             outcome.verdict.clone()?;
@@ -187,7 +188,7 @@ fn honest(kind: u8, end: End) {
         .run(
             &HONEST,
             |disk| run(disk, kind, end),
-            |disk, outcome, _| after_restart(disk, outcome),
+            |disk, outcome, _| after_restart(disk, outcome, kind),
         )
         .unwrap_or_else(|failure| panic!("{failure}"));
     assert!(runs > 100, "the script has operations to hit: {runs}");
@@ -199,8 +200,8 @@ fn any_fault_then_a_kill() {
 }
 
 #[test]
-fn any_fault_then_a_close() {
-    honest(0, End::Close);
+fn any_fault_then_a_close_encrypted() {
+    honest(ENCRYPTED, End::Close);
 }
 
 #[test]
@@ -215,12 +216,15 @@ fn damage_to_sealed_data_is_reported() {
         .on_paths("seg/")
         .run(
             &DAMAGING,
-            |disk| run(disk, 0, End::Kill).map(|outcome| (outcome.history, outcome.acknowledged)),
+            |disk| {
+                run(disk, ENCRYPTED, End::Kill)
+                    .map(|outcome| (outcome.history, outcome.acknowledged))
+            },
             |disk, outcome, _| {
                 let Some((history, acknowledged)) = outcome else {
                     return Ok(());
                 };
-                let env = Env::simulated(&disk, &SimClock::new(START_NS + 1_000_000), 2);
+                let env = env(&disk, &SimClock::new(START_NS + 1_000_000), 2, ENCRYPTED);
                 let (store, _) = Store::open_in(env, Path::new(DIR), support::options())
                     .map_err(|error| error.to_string())?;
                 let stream = store.stream("S").ok_or("the stream is gone")?;
@@ -241,9 +245,9 @@ fn damage_to_sealed_data_is_reported() {
 /// A store that could not be opened is whole at the next attempt, and one that opened is whole now.
 #[test]
 fn any_fault_while_opening() {
-    for end in [End::Kill, End::Close] {
+    for (end, kind) in [(End::Kill, ENCRYPTED), (End::Close, 0)] {
         let disk = SimDisk::new(5);
-        let Some(outcome) = run(&disk, 0, end) else {
+        let Some(outcome) = run(&disk, kind, end) else {
             panic!("no fault was injected")
         };
         outcome.verdict.unwrap_or_else(|what| panic!("{what}"));
@@ -257,7 +261,7 @@ fn any_fault_while_opening() {
             .run(
                 &faults,
                 |disk| {
-                    let env = Env::simulated(disk, &SimClock::new(START_NS + 1_000_000), 2);
+                    let env = env(disk, &SimClock::new(START_NS + 1_000_000), 2, kind);
                     let opened = Store::open_in(env, Path::new(DIR), support::options());
                     let Ok((store, _)) = opened else {
                         return Ok(());
@@ -272,7 +276,7 @@ fn any_fault_while_opening() {
                 },
                 |disk, verdict, _| {
                     verdict.clone()?;
-                    let env = Env::simulated(&disk, &SimClock::new(START_NS + 2_000_000), 3);
+                    let env = env(&disk, &SimClock::new(START_NS + 2_000_000), 3, kind);
                     reopen(&env, &outcome.history, newest).map(|_| ())
                 },
             )

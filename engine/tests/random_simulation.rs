@@ -13,7 +13,7 @@ use riverlog_engine::io::Env;
 use riverlog_engine::io::sim::{Fault, OpKind, Persist, SimClock, SimDisk, Trigger};
 use riverlog_engine::{Lsn, Storage, Store, StreamConfig};
 use support::model::ModelStream;
-use support::{Action, DIR, Halt, Pair, config, state_after_restart, subject_name};
+use support::{Action, DIR, Halt, Pair, config, env, state_after_restart, subject_name};
 
 const START_NS: i64 = 1_700_000_000_000_000_000;
 const LIVES: u64 = 3;
@@ -137,6 +137,11 @@ impl World {
         }
     }
 
+    /// Every other world is encrypted.
+    fn kind(&self) -> u8 {
+        (self.seed % 2) as u8 * support::ENCRYPTED
+    }
+
     fn fail(&self, life: u64, what: &str) -> ! {
         panic!("seed {}, life {life}: {what}", self.seed)
     }
@@ -144,7 +149,7 @@ impl World {
     /// Opens the store and finds every stream in a state it may be in; starts those that are new.
     fn open(&mut self, disk: &SimDisk, life: u64) -> Vec<Pair> {
         let seed = self.seed ^ (life << 32);
-        let env = Env::simulated(disk, &self.clock, seed);
+        let env = env(disk, &self.clock, seed, self.kind());
         let store = self.open_store(disk, &env, life);
         let mut pairs = Vec::new();
         for n in 0..self.streams.len() {
@@ -309,7 +314,7 @@ impl World {
             return disk;
         }
         disk.cut_power_after(self.rng.below(40));
-        let env = Env::simulated(&disk, &self.clock, self.seed ^ 0xff);
+        let env = env(&disk, &self.clock, self.seed ^ 0xff, self.kind());
         drop(Store::open_in(env, Path::new(DIR), support::options()));
         disk.crash(self.rng.persist())
     }

@@ -16,7 +16,7 @@ use support::sample::{End, START_NS, Sample, content, places, sample, without};
 use support::{DIR, readable_or_reported};
 
 fn env(disk: &SimDisk) -> Env {
-    Env::simulated(disk, &SimClock::new(START_NS + 1_000_000), 2)
+    support::env_of(disk, &SimClock::new(START_NS + 1_000_000), 2)
 }
 
 fn verify(disk: &SimDisk) -> VerifyReport {
@@ -275,6 +275,7 @@ fn an_index_that_disagrees_with_its_segment_is_found() {
         id,
         file_bytes: sealed.len() as u64,
         footer_digest: u64::from_le_bytes(*digest),
+        key: None,
     };
     let run = run_path(&Path::new(DIR).join("idx"), id);
     for postings in [vec![(Seq(1), 9_035)], vec![(Seq(1), 1), (Seq(2), 1)]] {

@@ -438,7 +438,9 @@ pub fn open(
         return Err(FormatError::Truncated);
     }
     check_digest("stored block", head.disk_digest, disk)?;
+    let unit = Unit::Block(offset);
     if head.key == 0 {
+        opener.take_plain(unit)?;
         return Ok(disk.len());
     }
     let (body, trailer) = disk
@@ -446,7 +448,7 @@ pub fn open(
         .ok_or(FormatError::Truncated)?;
     let encoded = head.encode(opener.identity(), offset);
     let authenticated = &encoded[..AUTHENTICATED_BYTES];
-    opener.open(head.key, Unit::Block(offset), authenticated, body, trailer)?;
+    opener.open(head.key, unit, authenticated, body, trailer)?;
     Ok(body.len())
 }
 

@@ -200,6 +200,7 @@ impl fmt::Debug for Sealer {
 #[derive(Clone)]
 pub struct Opener {
     identity: FileIdentity,
+    is_encrypted: bool,
     inner: Arc<OpenerInner>,
 }
 
@@ -225,6 +226,7 @@ impl Opener {
         };
         Opener {
             identity: FileIdentity::new(kind, store_uuid, file_no),
+            is_encrypted: false,
             inner: Arc::new(OpenerInner {
                 file,
                 keys,
@@ -236,6 +238,32 @@ impl Opener {
     /// What ties checksums to the file.
     pub fn identity(&self) -> FileIdentity {
         self.identity
+    }
+
+    /// Says what is known of the file: one that is encrypted has no plain units. They would be
+    /// somebody's who has no key.
+    #[must_use]
+    pub fn of_key(mut self, key: Option<KeyId>) -> Opener {
+        self.is_encrypted = key.is_some();
+        self
+    }
+
+    /// Takes a unit that is not encrypted.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::NotAuthentic`] in an encrypted file.
+    pub fn take_plain(&self, unit: Unit) -> Result<(), FormatError> {
+        match self.is_encrypted {
+            true => Err(FormatError::NotAuthentic { what: unit.name() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the key was given.
+    pub fn holds(&self, key: KeyId) -> bool {
+        let keys = self.inner.keys.as_ref();
+        keys.is_some_and(|keys| keys.get(key).is_some())
     }
 
     /// Decrypts `body` in place. `mark` is that of the key, not 0.

@@ -8,11 +8,12 @@ use std::borrow::Cow;
 use crate::format::block;
 use crate::format::block_table::Entry;
 use crate::format::bloom;
+use crate::format::cipher::Sealer;
 use crate::format::file_header::{self, FileHeader, FileKind};
 use crate::format::footer;
 use crate::format::frame::{self, FrameHead, FrameKind};
 use crate::format::key_page;
-use crate::format::key_ring::KeyId;
+use crate::format::key_ring::{Key, KeyId, KeyRing};
 use crate::format::op::{Op, kind};
 use crate::format::page;
 use crate::format::record::{Record, flag, record_crc};
@@ -21,6 +22,7 @@ use crate::ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
 use crate::meta::{MetaBatch, SNAPSHOT, SNAPSHOT_END};
 use crate::wal::log_file;
 
+const UUID: u128 = 0x1111_2222_3333_4444_5555_6666_7777_8888;
 const DOCUMENT: &str = include_str!("../../FORMAT.md");
 
 /// The rows of the table whose first heading is `name`, without code marks.
@@ -214,6 +216,49 @@ fn format_document_frame() {
         ("meta", FrameKind::Meta),
     ];
     check_numbers("frame_kind", &kinds.map(|(name, kind)| (name, kind as u64)));
+}
+
+#[test]
+fn format_document_encrypted_frame() {
+    let (epoch, lsn) = (7, 0x3132_3334_3536_3738_u64);
+    let keys = KeyRing::new(Key::new(&[5; 32]));
+    let salt = 0xa1a2_a3a4_a5a6_a7a8_u64;
+    let sealer = Sealer::new(Some(&keys), salt, FileKind::Meta, UUID, 9);
+    let head = log_file::frame_head(FrameKind::Meta, Lsn(lsn), 1, Lsn(3), 4);
+    let mut bytes = vec![0; frame::HEAD_BYTES];
+    bytes.extend_from_slice(b"payload");
+    let head = frame::seal(&mut bytes, epoch, &sealer, head);
+    let mut body = b"payload".to_vec();
+    let key = encryption::file_key(keys.current(), FileKind::Meta, 9, salt);
+    let nonce = [&[3, 0, 0, 0][..], &lsn.to_le_bytes()].concat();
+    let tag = encryption::encrypt(&key, &nonce, &bytes[..40], &mut body);
+    let expected = [&body[..], &tag, &salt.to_le_bytes()].concat();
+    assert_eq!(bytes[frame::HEAD_BYTES..], expected);
+    assert_eq!(head.payload_len, 31);
+    let digest = xxhash_rust::xxh3::xxh3_64_with_seed(&expected, epoch);
+    assert_eq!(head.payload_digest, digest);
+    assert_eq!(bytes[..frame::HEAD_BYTES], head.encode(epoch));
+}
+
+#[test]
+fn format_document_store_file() {
+    let key = Key::new(&[5; 32]);
+    let plain = crate::store::encode_identity(UUID, None);
+    let header = FileHeader::decode(&plain).expect("a header");
+    assert_eq!((header.kind, header.key), (FileKind::Store, None));
+    assert_eq!((header.store_uuid, plain.len()), (UUID, 64));
+    let bytes = crate::store::encode_identity(UUID, Some(&key));
+    let header = FileHeader::decode(&bytes).expect("a header");
+    assert_eq!(header.key, Some(key.id()));
+    let rows = table("store_check");
+    let field = |row: usize, len: usize| {
+        let offset: usize = rows[row][1].parse().expect("an offset");
+        assert_eq!(rows[row][2], len.to_string());
+        &bytes[offset..offset + len]
+    };
+    assert_eq!(field(0, 16), key.check_value(UUID));
+    assert_eq!(field(1, 4), crc32fast::hash(&bytes[..80]).to_le_bytes());
+    assert_eq!(bytes.len(), 84);
 }
 
 #[test]

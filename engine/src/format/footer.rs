@@ -1,13 +1,14 @@
 //! The last 128 bytes of a sealed file: where its pages are and what it was made of.
 //!
 //! `magic8 version2 kind1 reserved5 | store_uuid16 | file_no8 | pages_offset8 | section_pages4 x 4 |
-//! items8 x 3 | source_digest8 | file_bytes8 | reserved16 | digest8`. The digest is also kept
+//! items8 x 3 | source_digest8 | file_bytes8 | key8 reserved8 | digest8`. The digest is also kept
 //! outside the file, so that a stale or swapped file is noticed.
 
 use super::FormatError;
 use super::cursor::Cursor;
 use super::file_header::FileKind;
 use super::identity::FileIdentity;
+use super::key_ring::KeyId;
 use super::page::PAGE_BYTES;
 
 /// First bytes of a footer.
@@ -40,6 +41,8 @@ pub struct Footer {
     pub source_digest: u64,
     /// Length of the whole file, footer included.
     pub file_bytes: u64,
+    /// The key that blocks and pages are encrypted with.
+    pub key: Option<KeyId>,
 }
 
 impl Footer {
@@ -64,6 +67,8 @@ impl Footer {
         }
         out[88..96].copy_from_slice(&self.source_digest.to_le_bytes());
         out[96..104].copy_from_slice(&self.file_bytes.to_le_bytes());
+        let key = self.key.map_or(0, KeyId::number);
+        out[104..112].copy_from_slice(&key.to_le_bytes());
         let digest = self
             .identity()
             .digest(self.file_bytes, &out[..CHECKED_BYTES]);
@@ -123,6 +128,7 @@ impl Footer {
             items: [cursor.u64()?, cursor.u64()?, cursor.u64()?],
             source_digest: cursor.u64()?,
             file_bytes: cursor.u64()?,
+            key: KeyId::from_number(cursor.u64()?),
         };
         let same_file = found == kind as u8
             && footer.store_uuid == store_uuid
@@ -175,6 +181,7 @@ mod tests {
             items: [200, 10, 4000],
             source_digest: 0,
             file_bytes: 1000 + 5 * PAGE_BYTES as u64 + BYTES as u64,
+            key: KeyId::from_number(3 << 50),
         }
     }
 

@@ -4,12 +4,16 @@
 //! payload_digest8 | head_crc4`, then the payload. The epoch of the file is part of both checksums
 //! and not stored: a frame that an earlier use of the file left behind never passes. `prev_digest`
 //! chains a frame to the one before it, `lsn` must continue the count, so a frame that a disk wrote
-//! to the wrong place does not pass either.
+//! to the wrong place does not pass either. In a file whose header names a key, every payload that is
+//! not empty is encrypted; `payload_len` and `payload_digest` are those of the ciphertext and what
+//! follows it.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::FormatError;
+use super::cipher::{Opener, Sealer, TRAILER_BYTES, Unit};
 use super::cursor::Cursor;
+use super::key_ring::KeyId;
 use crate::ids::Lsn;
 
 /// First bytes of a frame.
@@ -20,6 +24,8 @@ pub const VERSION: u8 = 1;
 pub const HEAD_BYTES: usize = 52;
 /// Bytes of the head that `head_crc` covers, together with the epoch.
 const CHECKED_BYTES: usize = HEAD_BYTES - 4;
+/// Bytes of the head, up to the payload's digest, that an encrypted payload authenticates.
+const AUTHENTICATED_BYTES: usize = 40;
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +162,37 @@ impl FrameHead {
         })
     }
 
+    /// Decrypts a payload in place that [`FrameHead::verify_payload`] has checked; returns its length
+    /// without what encryption adds. `key` is that of the file.
+    ///
+    /// # Errors
+    ///
+    /// The key is missing, or the payload is not what was encrypted.
+    pub fn open_payload(
+        &self,
+        epoch: u64,
+        opener: &Opener,
+        key: KeyId,
+        payload: &mut [u8],
+    ) -> Result<usize, FormatError> {
+        if !opener.holds(key) {
+            return Err(FormatError::KeyMissing { what: "frame" });
+        }
+        let (body, trailer) = payload
+            .split_last_chunk_mut::<TRAILER_BYTES>()
+            .ok_or(FormatError::NotAuthentic { what: "frame" })?;
+        let encoded = self.encode(epoch);
+        let authenticated = &encoded[..AUTHENTICATED_BYTES];
+        opener.open(
+            key.mark(),
+            Unit::Frame(self.lsn),
+            authenticated,
+            body,
+            trailer,
+        )?;
+        Ok(body.len())
+    }
+
     /// The digest that the next frame carries as its `prev_digest`: of the head's checked bytes,
     /// which contain the payload's digest.
     pub fn digest(&self, epoch: u64) -> u64 {
@@ -173,10 +210,38 @@ impl FrameHead {
     }
 }
 
+/// Completes a frame in place: `frame` holds room for the head, then the payload, which is encrypted
+/// if the file has a key. `head`'s payload fields are set here.
+///
+/// # Panics
+///
+/// If the payload is longer than 4 GiB.
+pub fn seal(frame: &mut Vec<u8>, epoch: u64, sealer: &Sealer, mut head: FrameHead) -> FrameHead {
+    let length =
+        |frame: &[u8]| u32::try_from(frame.len() - HEAD_BYTES).expect("payloads are short");
+    head.payload_len = length(frame);
+    if head.payload_len > 0 && sealer.key().is_some() {
+        head.payload_len += TRAILER_BYTES as u32;
+        head.payload_digest = 0;
+        let encoded = head.encode(epoch);
+        let authenticated = &encoded[..AUTHENTICATED_BYTES];
+        let unit = Unit::Frame(head.lsn);
+        if let Some(trailer) = sealer.seal(unit, authenticated, &mut frame[HEAD_BYTES..]) {
+            frame.extend_from_slice(&trailer);
+        }
+    }
+    debug_assert_eq!(head.payload_len, length(frame));
+    head.payload_digest = payload_digest(epoch, &frame[HEAD_BYTES..]);
+    frame[..HEAD_BYTES].copy_from_slice(&head.encode(epoch));
+    head
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::file_header::FileKind;
+    use super::super::key_ring::{Key, KeyRing};
     use super::*;
 
     const EPOCH: u64 = 0x1234_5678_9abc_def0;
@@ -245,6 +310,107 @@ mod tests {
             FrameHead::decode(EPOCH, &bytes),
             Err(FormatError::OutOfRange { what: "frame lsn" })
         );
+    }
+
+    fn ring(byte: u8) -> std::sync::Arc<KeyRing> {
+        std::sync::Arc::new(KeyRing::new(Key::new(&[byte; 32])))
+    }
+
+    #[test]
+    fn an_encrypted_payload_needs_its_key_and_every_bit() {
+        let keys = ring(1);
+        let key = keys.current().id();
+        let sealer = Sealer::new(Some(&keys), 3, FileKind::Wal, 5, 6);
+        let (head, _) = encoded(b"");
+        let mut frame = vec![0; HEAD_BYTES];
+        frame.extend_from_slice(b"three ops");
+        let head = seal(&mut frame, EPOCH, &sealer, head);
+        assert_eq!(check(EPOCH, &frame), Ok(head));
+        let payload = frame.split_off(HEAD_BYTES);
+        assert!(!payload.windows(3).any(|bytes| bytes == b"ops"));
+        let open = |keys: Option<std::sync::Arc<KeyRing>>, payload: &[u8]| {
+            let opener = Opener::new(keys, FileKind::Wal, 5, 6);
+            let mut payload = payload.to_vec();
+            let len = head.open_payload(EPOCH, &opener, key, &mut payload)?;
+            payload.truncate(len);
+            Ok(payload)
+        };
+        assert_eq!(
+            open(Some(keys.clone()), &payload),
+            Ok(b"three ops".to_vec())
+        );
+        let missing = Err(FormatError::KeyMissing { what: "frame" });
+        assert_eq!(open(None, &payload), missing);
+        assert_eq!(open(Some(ring(2)), &payload), missing);
+        let changed = Err(FormatError::NotAuthentic { what: "frame" });
+        for bit in 0..payload.len() * 8 {
+            let mut bad = payload.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(open(Some(keys.clone()), &bad), changed, "bit {bit}");
+        }
+        for len in 0..payload.len() {
+            assert_eq!(open(Some(keys.clone()), &payload[..len]), changed);
+        }
+    }
+
+    #[test]
+    fn the_head_of_an_encrypted_payload_is_authenticated() {
+        let keys = ring(1);
+        let sealer = Sealer::new(Some(&keys), 3, FileKind::Wal, 5, 6);
+        let opener = Opener::new(Some(keys.clone()), FileKind::Wal, 5, 6);
+        let mut frame = vec![0; HEAD_BYTES];
+        frame.extend_from_slice(b"three ops");
+        let head = seal(&mut frame, EPOCH, &sealer, encoded(b"").0);
+        let open = |head: &FrameHead| {
+            let mut payload = frame[HEAD_BYTES..].to_vec();
+            head.open_payload(EPOCH, &opener, keys.current().id(), &mut payload)
+        };
+        assert_eq!(open(&head), Ok(9));
+        let FrameHead {
+            op_count,
+            lsn,
+            durable_lsn,
+            prev_digest,
+            ..
+        } = head;
+        let next = |lsn: Lsn| Lsn(lsn.0 - 1);
+        for changed in [
+            FrameHead { flags: 1, ..head },
+            FrameHead {
+                op_count: op_count + 1,
+                ..head
+            },
+            FrameHead {
+                lsn: Lsn(lsn.0 + 1),
+                ..head
+            },
+            FrameHead {
+                durable_lsn: next(durable_lsn),
+                ..head
+            },
+            FrameHead {
+                prev_digest: prev_digest + 1,
+                ..head
+            },
+            FrameHead {
+                kind: FrameKind::Meta,
+                ..head
+            },
+        ] {
+            assert_eq!(
+                open(&changed),
+                Err(FormatError::NotAuthentic { what: "frame" })
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_payload_stays_empty() {
+        let keys = ring(1);
+        let sealer = Sealer::new(Some(&keys), 3, FileKind::Wal, 5, 6);
+        let mut frame = vec![0; HEAD_BYTES];
+        let head = seal(&mut frame, EPOCH, &sealer, encoded(b"").0);
+        assert_eq!((head.payload_len, frame.len()), (0, HEAD_BYTES));
     }
 
     proptest! {

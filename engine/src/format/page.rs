@@ -125,8 +125,10 @@ pub fn decode_any<'p>(
         .split_last_chunk_mut::<TRAILER_BYTES>()
         .ok_or(FormatError::Truncated)?;
     let body = body.get_mut(..len).ok_or(FormatError::Truncated)?;
-    if mark != 0 {
-        opener.open(mark, Unit::Page(page_no), &head[8..], body, trailer)?;
+    let unit = Unit::Page(page_no);
+    match mark {
+        0 => opener.take_plain(unit)?,
+        mark => opener.open(mark, unit, &head[8..], body, trailer)?,
     }
     Ok((kind, body))
 }

@@ -417,6 +417,7 @@ fn write_pages(disk: &SimDisk, path: &Path, payloads: &[&[u8]]) -> std::io::Resu
         items: [0; 3],
         source_digest: 0,
         file_bytes: (64 + payloads.len() * PAGE_BYTES + footer::BYTES) as u64,
+        key: None,
     };
     file.extend_from_slice(&footer.encode());
     let env = env(disk);

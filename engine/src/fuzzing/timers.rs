@@ -98,6 +98,7 @@ fn with_timer_pages(disk: &SimDisk, payloads: &[&[u8]]) -> std::io::Result<Segme
         items: [0; 3],
         source_digest: 0,
         file_bytes: (64 + payloads.len() * PAGE_BYTES + footer::BYTES) as u64,
+        key: None,
     };
     let encoded = footer.encode();
     file.extend_from_slice(&encoded);
@@ -109,6 +110,7 @@ fn with_timer_pages(disk: &SimDisk, payloads: &[&[u8]]) -> std::io::Result<Segme
         id,
         file_bytes: footer.file_bytes,
         footer_digest: Footer::digest_of(&encoded),
+        key: None,
     };
     let cache = Arc::new(Cache::new(1 << 18, 4));
     Ok(Segment::open(&env, path, UUID, manifest, cache))

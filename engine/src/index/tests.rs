@@ -24,6 +24,7 @@ const SOURCE: SegmentManifest = SegmentManifest {
     id: ID,
     file_bytes: 1,
     footer_digest: 99,
+    key: None,
 };
 
 struct Written {

@@ -400,6 +400,7 @@ impl RunWriter {
             items: [self.key_count, self.posting_count, lost_ranges],
             source_digest: self.source.digest(),
             file_bytes: footer_offset + footer::BYTES as u64,
+            key: self.sealer.key(),
         };
         let encoded = footer.encode();
         self.file.write_at(&encoded, footer_offset)?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use crate::format::FormatError;
+use crate::format::key_ring::KeyId;
 
 /// Why a metadata log could not be opened. Nothing on disk was changed.
 #[derive(Debug)]
@@ -23,6 +24,13 @@ pub enum MetaError {
         offset: u64,
         /// What is wrong with it.
         reason: FormatError,
+    },
+    /// The file is encrypted with a key that was not given.
+    KeyMissing {
+        /// The file.
+        file: PathBuf,
+        /// The key that its header names.
+        key: Option<KeyId>,
     },
     /// The file belongs to another store.
     WrongStore {
@@ -51,6 +59,7 @@ impl MetaError {
         match self {
             MetaError::Absent { dir: file }
             | MetaError::Damaged { file, .. }
+            | MetaError::KeyMissing { file, .. }
             | MetaError::WrongStore { file }
             | MetaError::NewerVersion { file, .. }
             | MetaError::Io { file, .. } => file,
@@ -77,6 +86,12 @@ impl fmt::Display for MetaError {
                 f,
                 "the metadata log is damaged: {} at offset {offset}: {reason}",
                 file.display()
+            ),
+            MetaError::KeyMissing { file, key } => write!(
+                f,
+                "{} is encrypted with key {}, which was not given",
+                file.display(),
+                key.map_or("unknown".to_owned(), |key| key.to_string())
             ),
             MetaError::WrongStore { file } => {
                 write!(f, "{} belongs to another store", file.display())

@@ -21,8 +21,10 @@ use std::sync::Arc;
 pub use batch::MetaBatch;
 pub use error::{MetaCut, MetaError};
 
+use crate::format::cipher::Sealer;
 use crate::format::file_header::{FileHeader, FileKind};
 use crate::format::frame::{FrameHead, FrameKind, HEAD_BYTES};
+use crate::format::key_ring::KeyId;
 use crate::ids::Lsn;
 use crate::io::{Env, IoFile, OpenMode};
 use crate::wal::log_file::{self, END_BYTES, FRAMES_OFFSET, frame_head, seal_frame, write_header};
@@ -61,6 +63,8 @@ pub struct MetaLog {
     next_no: u64,
     /// A commit or the directory is in an unknown state on disk: a newer file settles it.
     in_doubt: bool,
+    /// The key of the file.
+    key: Option<KeyId>,
 }
 
 /// The file that takes commits.
@@ -68,6 +72,7 @@ struct Current {
     no: u64,
     file: Arc<dyn IoFile>,
     epoch: u64,
+    sealer: Sealer,
     allocated: u64,
     /// Where the next frame goes.
     offset: u64,
@@ -122,6 +127,9 @@ impl MetaLog {
             no: *no,
             file,
             epoch: found.epoch,
+            // With a salt of its own: what an earlier run wrote behind the last valid frame, and a
+            // crash took back, is never encrypted again under the same key.
+            sealer: env.sealer(FileKind::Meta, store_uuid, *no),
             allocated,
             offset: found.end,
             next_lsn: found.next_lsn,
@@ -130,7 +138,8 @@ impl MetaLog {
         let mut log = MetaLog::with_state(env, dir, store_uuid, found.map, current, found.cut);
         // Nothing is written behind a torn frame: the next commit moves the state to a clean file.
         // Until then nothing has changed, whatever else stops the store from opening.
-        log.in_doubt = log.cut.is_some();
+        log.in_doubt = log.cut.is_some() || found.key != log.file.sealer.key();
+        log.key = found.key;
         Ok(log)
     }
 
@@ -156,12 +165,14 @@ impl MetaLog {
             no: *no,
             file,
             epoch: found.epoch,
+            sealer: env.sealer(FileKind::Meta, store_uuid, *no),
             allocated: 0,
             offset: found.end,
             next_lsn: found.next_lsn,
             prev_digest: found.digest,
         };
-        let log = MetaLog::with_state(env, dir, store_uuid, found.map, current, found.cut);
+        let mut log = MetaLog::with_state(env, dir, store_uuid, found.map, current, found.cut);
+        log.key = found.key;
         Ok((log, path.clone(), found.end))
     }
 
@@ -174,6 +185,7 @@ impl MetaLog {
         cut: Option<MetaCut>,
     ) -> MetaLog {
         let next_no = file.no + 1;
+        let key = file.sealer.key();
         let live_bytes = map
             .iter()
             .map(|(key, value)| batch::put_bytes(key, value))
@@ -189,6 +201,7 @@ impl MetaLog {
             cut,
             next_no,
             in_doubt: false,
+            key,
         }
     }
 
@@ -225,7 +238,7 @@ impl MetaLog {
         if self.in_doubt {
             self.compact()?;
         }
-        let frame_bytes = HEAD_BYTES as u64 + batch.bytes();
+        let frame_bytes = log_file::frame_bytes(&self.file.sealer, batch.bytes());
         // The mark behind the frame and the zeros that end the file are reserved with it.
         let needed = self.file.offset + frame_bytes + HEAD_BYTES as u64 + END_BYTES as u64;
         if needed > self.file.allocated {
@@ -242,6 +255,22 @@ impl MetaLog {
             self.compact_or_wait();
         }
         Ok(())
+    }
+
+    /// The key that the file is encrypted with.
+    pub fn key(&self) -> Option<KeyId> {
+        self.key
+    }
+
+    /// Writes the state to a new file if the present one has another key than new files have.
+    ///
+    /// # Errors
+    /// As for [`MetaLog::commit`].
+    pub fn use_current_key(&mut self) -> io::Result<()> {
+        match self.key == self.file.sealer.key() {
+            true => Ok(()),
+            false => self.compact(),
+        }
     }
 
     /// What was cut off when the log was opened.
@@ -288,6 +317,7 @@ impl MetaLog {
         self.in_doubt = true;
         publish(&self.env, &self.dir, no, &temporary)?;
         self.in_doubt = false;
+        self.key = file.sealer.key();
         self.file = file;
         self.compact_at = 2 * self.live_bytes + COMPACT_BYTES_MIN;
         self.remove_older(no);
@@ -324,7 +354,12 @@ impl Current {
         let head = frame_head(kind, self.next_lsn, op_count, durable_lsn, self.prev_digest);
         let mut frame = vec![0; HEAD_BYTES];
         frame.extend_from_slice(payload);
-        let head = seal_frame(&mut frame, self.epoch, FrameHead { flags, ..head });
+        let head = seal_frame(
+            &mut frame,
+            self.epoch,
+            &self.sealer,
+            FrameHead { flags, ..head },
+        );
         self.file.write_at(&frame, self.offset)?;
         self.offset += head.frame_bytes();
         self.next_lsn = head.next_lsn();
@@ -345,20 +380,18 @@ fn write_snapshot(
     remove_temporary(env, dir)?;
     let path = dir.join(log_file::file_name(no, TEMPORARY_SUFFIX));
     let file = env.io.open(&path, OpenMode::CreateNew)?;
-    let epoch = env.entropy.next_u64();
+    let sealer = env.sealer(FileKind::Meta, store_uuid, no);
     let header = FileHeader {
-        kind: FileKind::Meta,
-        store_uuid,
-        file_no: no,
-        epoch,
+        epoch: env.entropy.next_u64(),
         base: lsn.0,
-        key: None,
+        ..sealer.header()
     };
     write_header(&*file, &header)?;
     let mut current = Current {
         no,
         file,
-        epoch,
+        epoch: header.epoch,
+        sealer,
         allocated: 0,
         offset: FRAMES_OFFSET,
         next_lsn: lsn,

@@ -7,6 +7,8 @@
 //! | the same, but only a mark is bad | go on |
 //! | bad frame, nothing valid behind it | torn commit: cut, reported |
 //! | the same within the snapshot that the file starts with | damaged: it was synced before the file got its name |
+//! | an encrypted frame whose digest fits and whose key is missing | refused, naming the key |
+//! | the same with the key at hand, but not authentic | damaged: somebody changed it |
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,6 +19,7 @@ use crate::format::FormatError;
 use crate::format::cursor::Cursor;
 use crate::format::file_header::FileKind;
 use crate::format::frame::{FrameHead, FrameKind};
+use crate::format::key_ring::KeyId;
 use crate::ids::Lsn;
 use crate::io::Env;
 use crate::wal::log_file::{FRAMES_OFFSET, Found, LogFile, Opened};
@@ -25,6 +28,7 @@ use crate::wal::log_file::{FRAMES_OFFSET, Found, LogFile, Opened};
 pub(super) struct State {
     pub map: BTreeMap<Vec<u8>, Vec<u8>>,
     pub epoch: u64,
+    pub key: Option<KeyId>,
     /// Offset behind the last frame.
     pub end: u64,
     pub next_lsn: Lsn,
@@ -81,6 +85,7 @@ pub(super) fn read(env: &Env, path: &Path, no: u64, store_uuid: u128) -> Result<
         state: State {
             map: BTreeMap::new(),
             epoch: file.header.epoch,
+            key: file.header.key,
             end: FRAMES_OFFSET,
             next_lsn: Lsn(file.header.base),
             digest: 0,
@@ -148,6 +153,15 @@ impl Reader {
             .map_err(MetaError::io(&path))?
         {
             Ok(payload) => payload,
+            Err(FormatError::KeyMissing { .. }) => {
+                return Err(MetaError::KeyMissing {
+                    file: path,
+                    key: self.state.key,
+                });
+            }
+            Err(reason @ FormatError::NotAuthentic { .. }) => {
+                return Err(self.damaged(offset, Some(reason)));
+            }
             Err(reason) => return Ok(Err(Some(reason))),
         };
         // The digest fits, so what does not decode was written that way: by a newer version.

@@ -27,6 +27,7 @@ pub use crate::format::block::Codec;
 pub use crate::format::block_table::ExtentInfo;
 use crate::format::file_header::FileKind;
 use crate::format::footer::{self, Footer};
+use crate::format::key_ring::KeyId;
 use crate::ids::SegmentId;
 use crate::io::{Env, OpenMode};
 
@@ -47,6 +48,8 @@ pub struct SegmentManifest {
     /// Digest of the footer. A file whose footer has another digest is not the one that was
     /// sealed.
     pub footer_digest: u64,
+    /// The key that the file is encrypted with.
+    pub key: Option<KeyId>,
 }
 
 /// The manifest of a segment as its own footer tells it: for a file of which nobody else knows.
@@ -72,6 +75,7 @@ pub(crate) fn manifest_of(
         id,
         file_bytes,
         footer_digest: Footer::digest_of(&footer.encode()),
+        key: footer.key,
     })
 }
 

@@ -16,6 +16,7 @@ use crate::format::block::{BlockHead, HEAD_BYTES};
 use crate::format::block_table::{BlockRef, Entry};
 use crate::format::cipher::Opener;
 use crate::format::file_header::FileKind;
+use crate::format::key_ring::KeyId;
 use crate::format::timers::Timer;
 use crate::ids::{Seq, StreamId, TimestampNs};
 use crate::io::{Env, IoFile};
@@ -66,7 +67,9 @@ impl Segment {
             store_uuid,
             manifest,
             key: FileKey::new(FileKind::Segment, manifest.id.0),
-            opener: env.opener(FileKind::Segment, store_uuid, manifest.id.0),
+            opener: env
+                .opener(FileKind::Segment, store_uuid, manifest.id.0)
+                .of_key(manifest.key),
             cache,
             table: RwLock::new(None),
             timers: RwLock::new(None),
@@ -76,6 +79,11 @@ impl Segment {
     /// What the metadata log knows of the segment.
     pub fn manifest(&self) -> &SegmentManifest {
         &self.manifest
+    }
+
+    /// The key that the file is encrypted with.
+    pub fn key_id(&self) -> Option<KeyId> {
+        self.manifest.key
     }
 
     /// Path of the file.

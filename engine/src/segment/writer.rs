@@ -213,6 +213,7 @@ impl SegmentWriter {
             ],
             source_digest: 0,
             file_bytes: self.bytes() + crate::format::footer::BYTES as u64,
+            key: self.sealer.key(),
         };
         let encoded = footer.encode();
         self.buffer.extend_from_slice(&encoded);
@@ -226,6 +227,7 @@ impl SegmentWriter {
                 id: self.id,
                 file_bytes: footer.file_bytes,
                 footer_digest: Footer::digest_of(&encoded),
+                key: self.sealer.key(),
             },
             extents,
         })

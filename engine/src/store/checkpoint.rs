@@ -79,6 +79,12 @@ impl Checkpointer {
         }
     }
 
+    /// Moves the metadata to the key of new files.
+    pub fn use_current_key(&mut self) -> Result<(), CheckpointError> {
+        let moved = self.meta.use_current_key();
+        moved.map_err(|error| CheckpointError::from_io(self.layout.meta_dir(), error))
+    }
+
     /// Registers what was found at start.
     pub fn adopt(&mut self, stream: StreamId, segment: SegmentId) {
         self.listed.entry(segment).or_default().insert(stream);

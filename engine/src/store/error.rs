@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::error::Stopped;
+use crate::format::key_ring::KeyId;
 
 /// A store could not be opened. Nothing was changed or deleted.
 #[derive(Debug)]
@@ -28,6 +29,15 @@ pub enum OpenError {
     NotAStore {
         /// The directory.
         dir: PathBuf,
+    },
+    /// The store is encrypted, wholly or in part, with a key that was not given. Nothing was changed.
+    KeyMissing {
+        /// File that needs the key.
+        file: PathBuf,
+        /// The key.
+        key: KeyId,
+        /// The keys that were given.
+        given: Vec<KeyId>,
     },
     /// Bytes that recovery depends on are damaged.
     Damaged {
@@ -84,6 +94,19 @@ impl fmt::Display for OpenError {
                 "{} holds files but no store: use an empty directory, or restore its FORMAT file from a backup",
                 dir.display()
             ),
+            OpenError::KeyMissing { file, key, given } => {
+                write!(f, "{} is encrypted with key {key}, ", file.display())?;
+                match &given[..] {
+                    [] => f.write_str("and no key was given")?,
+                    given => {
+                        f.write_str("which is not among the keys given:")?;
+                        for key in given {
+                            write!(f, " {key}")?;
+                        }
+                    }
+                }
+                f.write_str("; nothing was changed: open the store with that key")
+            }
             OpenError::Damaged { file, what, remedy } => {
                 write!(
                     f,

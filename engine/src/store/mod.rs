@@ -4,6 +4,7 @@ mod catalogue;
 mod checkpoint;
 mod error;
 mod identity;
+mod key_use;
 mod keys;
 mod layout;
 mod maintenance;
@@ -27,6 +28,9 @@ use maintenance::Maintenance;
 use shared::{Pump, StoreShared};
 
 pub use error::{CheckpointError, OpenError};
+#[cfg(test)]
+pub(crate) use identity::encode as encode_identity;
+pub use key_use::KeyUse;
 pub use open::RecoveryReport;
 pub use options::{StoreOptions, Threads};
 pub use status::StoreStatus;
@@ -266,6 +270,18 @@ impl Store {
             .queue
             .on_durable(Box::new(move |batch| of_queue(batch)));
         self.inner.shared.observe(observer);
+    }
+
+    /// Which keys the store's files are encrypted with, one entry for each key and one for plain
+    /// files. A key that is not among them is needed no more: the next start may do without it. Reads
+    /// the header of every file.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn keys_in_use(&self) -> std::io::Result<Vec<KeyUse>> {
+        let shared = &self.inner.shared;
+        key_use::keys_in_use(&shared.env, &layout::Layout::new(&shared.dir))
     }
 
     /// Why the store stopped acknowledging, if it did.

@@ -65,6 +65,7 @@ pub(super) struct Opened {
 }
 
 pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opened, OpenError> {
+    let env = options.env(env);
     let layout = Layout::new(dir);
     let io = env.io.clone();
     io.create_dir_all(dir)
@@ -78,11 +79,20 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
             _ => OpenError::io(layout.lock(), error),
         })?;
     let mut report = RecoveryReport::default();
-    let (uuid, created) = identity::read_or_create(&env, &layout)?;
+    let identity = identity::read_or_create(&env, &layout)?;
+    let (uuid, created) = (identity.uuid, identity.created);
     report.created = created;
-    let meta = MetaLog::open(&env, &layout.meta_dir(), uuid).map_err(meta_error)?;
+    let meta = MetaLog::open(&env, &layout.meta_dir(), uuid);
+    let meta = meta.map_err(|error| meta_error(&env, error))?;
     let mut recovered = read_meta(&meta, &layout, uuid)?;
+    check_keys(&env, &layout, &recovered)?;
+    if identity.key.is_some() && meta.key().is_none() {
+        return Err(not_encrypted(layout.meta_dir()));
+    }
     let replayed = replay(&env, &layout, uuid, options, &mut recovered)?;
+    if identity.key.is_some() && replayed.ops_plain > 0 {
+        return Err(not_encrypted(layout.wal_dir()));
+    }
     report.streams = recovered.streams.len();
     report.ops_replayed = recovered.ops_applied;
     report.log_bytes_read = replayed.bytes_read;
@@ -118,6 +128,7 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
     let behind = created || Lsn(replayed.next_lsn.0 - 1) != checkpoint;
     // Everything replayed came from the log on disk: there is nothing to wait for.
     checkpointer.run(Scope::All, behind, &mut |_| Ok(()))?;
+    checkpointer.use_current_key()?;
     let wal = Wal::create(
         &env,
         &layout.wal_dir(),
@@ -127,6 +138,10 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
         replayed.old_files,
     )
     .map_err(|error| OpenError::io(layout.wal_dir(), error))?;
+    // Last: from then on everything that counts has this key.
+    if identity.key != env.keys.as_ref().map(|keys| keys.current().id()) {
+        identity::write(&env, &layout, uuid)?;
+    }
     let committer = Committer::new(&env, queue, wal);
     let maintenance = Maintenance::new(shared.clone(), catalogue.clone(), checkpointer);
     Ok(Opened {
@@ -139,8 +154,41 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
     })
 }
 
-fn meta_error(error: MetaError) -> OpenError {
+/// Every file that is needed must be readable, before anything is changed.
+pub(super) fn check_keys(
+    env: &Env,
+    layout: &Layout,
+    recovered: &Recovered,
+) -> Result<(), OpenError> {
+    for manifest in recovered.segments.values() {
+        let given = |key| {
+            env.keys
+                .as_ref()
+                .is_some_and(|keys| keys.get(key).is_some())
+        };
+        if let Some(key) = manifest.key.filter(|key| !given(*key)) {
+            let file = layout.segment(manifest.id);
+            return Err(identity::key_missing(env, file, key));
+        }
+    }
+    Ok(())
+}
+
+/// A store names its key when everything that counts is encrypted with it.
+fn not_encrypted(file: PathBuf) -> OpenError {
+    OpenError::Damaged {
+        file,
+        what: "not encrypted in an encrypted store: somebody wrote it who has no key".to_owned(),
+        remedy: "restore it from a backup",
+    }
+}
+
+fn meta_error(env: &Env, error: MetaError) -> OpenError {
     match error {
+        MetaError::KeyMissing {
+            file,
+            key: Some(key),
+        } => identity::key_missing(env, file, key),
         MetaError::Io { file, source } => OpenError::io(file, source),
         MetaError::NewerVersion { file, source } => newer(file, &source),
         other => OpenError::Damaged {
@@ -189,7 +237,8 @@ fn replay(
     .map_err(|error| match error {
         RecoverError::Io { file, source } => OpenError::io(file, source),
         RecoverError::NewerVersion { file, source } => newer(file, &source),
-        RecoverError::AckedDataDamaged(ref lost) => OpenError::Damaged {
+        RecoverError::KeyMissing { file, key: Some(key) } => identity::key_missing(env, file, key),
+        RecoverError::AckedDataDamaged(ref lost) | RecoverError::NotAuthentic(ref lost) => OpenError::Damaged {
             file: lost.file.clone(),
             what: error.to_string(),
             remedy: "restore the file, or a meta directory as new as the log, from a backup; or open with salvage to give up exactly that range",

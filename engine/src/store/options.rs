@@ -1,5 +1,9 @@
 //! Options of a store.
 
+use std::sync::Arc;
+
+use crate::format::key_ring::KeyRing;
+use crate::io::Env;
 use crate::wal::WalOptions;
 
 /// Who runs the store's background work.
@@ -31,6 +35,19 @@ pub struct StoreOptions {
     pub salvage: bool,
     /// Who runs the background work.
     pub threads: Threads,
+    /// Encryption at rest: every file that is begun from now on is encrypted with the ring's current
+    /// key (AES-256-GCM); files of its other keys, and plain ones, stay readable. Default none.
+    ///
+    /// What is encrypted: messages with their subjects, headers and ids, names and configurations,
+    /// indexes. What stays readable: sizes, sequences, timestamps, how many messages and streams
+    /// there are. Each part of a file is authenticated where it belongs, so nobody without the
+    /// key can change or move one unnoticed; that a whole file was replaced by an older
+    /// copy of itself, or the end of the log cut off, encryption does not notice.
+    ///
+    /// A store that was opened with a key once does not open without it. Losing the key loses the
+    /// data. To rotate, see [`KeyRing`]; [`crate::Store::keys_in_use`] says which keys are still
+    /// needed.
+    pub encryption: Option<KeyRing>,
 }
 
 impl Default for StoreOptions {
@@ -43,6 +60,17 @@ impl Default for StoreOptions {
             queue_bytes_max: 8 << 20,
             salvage: false,
             threads: Threads::default(),
+            encryption: None,
         }
+    }
+}
+
+impl StoreOptions {
+    /// The environment of a store with these options.
+    pub(super) fn env(&self, mut env: Env) -> Env {
+        if let Some(keys) = &self.encryption {
+            env.keys = Some(Arc::new(keys.clone()));
+        }
+        env
     }
 }

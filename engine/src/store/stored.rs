@@ -1,6 +1,7 @@
 //! Stored forms of what the metadata log keeps about the store and its files.
 
 use crate::format::cursor::Cursor;
+use crate::format::key_ring::KeyId;
 use crate::format::{FormatError, varint};
 use crate::ids::{Lsn, SegmentId, TimestampNs};
 use crate::segment::SegmentManifest;
@@ -10,6 +11,8 @@ pub(crate) fn encode_manifest(manifest: &SegmentManifest) -> Vec<u8> {
     let mut out = vec![1];
     varint::encode(manifest.file_bytes, &mut out);
     out.extend_from_slice(&manifest.footer_digest.to_le_bytes());
+    let key = manifest.key.map_or(0, KeyId::number);
+    out.extend_from_slice(&key.to_le_bytes());
     out
 }
 
@@ -29,6 +32,7 @@ pub(crate) fn decode_manifest(id: SegmentId, bytes: &[u8]) -> Result<SegmentMani
         id,
         file_bytes: input.varint()?,
         footer_digest: input.u64()?,
+        key: KeyId::from_number(input.u64()?),
     })
 }
 

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::format::FormatError;
+use crate::format::cipher::{Opener, Sealer, TRAILER_BYTES};
 use crate::format::file_header::{self, FileHeader, FileKind};
-use crate::format::frame::{FrameHead, FrameKind, HEAD_BYTES, MAGIC, payload_digest};
+use crate::format::frame::{self, FrameHead, FrameKind, HEAD_BYTES, MAGIC};
 use crate::ids::Lsn;
 use crate::io::{Env, IoFile, OpenMode};
 
@@ -63,15 +64,22 @@ pub(crate) fn write_header(file: &dyn IoFile, header: &FileHeader) -> io::Result
     file.write_at(&second, HEADER_COPY_OFFSET)
 }
 
-/// Completes a frame in place: `frame` holds room for the head, then the payload; the head is
-/// filled in and the end zeros are appended. `head`'s payload fields are set here.
-pub(crate) fn seal_frame(frame: &mut Vec<u8>, epoch: u64, mut head: FrameHead) -> FrameHead {
-    let payload = &frame[HEAD_BYTES..];
-    head.payload_len = u32::try_from(payload.len()).expect("the queue bounds payloads at 1 GiB");
-    head.payload_digest = payload_digest(epoch, payload);
-    frame[..HEAD_BYTES].copy_from_slice(&head.encode(epoch));
+/// As [`frame::seal`], and appends the zeros that end the file.
+pub(crate) fn seal_frame(
+    frame: &mut Vec<u8>,
+    epoch: u64,
+    sealer: &Sealer,
+    head: FrameHead,
+) -> FrameHead {
+    let head = frame::seal(frame, epoch, sealer, head);
     frame.resize(frame.len() + END_BYTES, 0);
     head
+}
+
+/// Bytes that a frame with this payload takes.
+pub(crate) fn frame_bytes(sealer: &Sealer, payload_bytes: u64) -> u64 {
+    let trailer = sealer.key().map_or(0, |_| TRAILER_BYTES as u64);
+    HEAD_BYTES as u64 + payload_bytes + trailer
 }
 
 /// What the front of a log file says.
@@ -100,6 +108,9 @@ pub(crate) struct LogFile {
     pub header: FileHeader,
     len: u64,
     window: Window,
+    opener: Opener,
+    /// A decrypted payload.
+    plain: Vec<u8>,
 }
 
 impl LogFile {
@@ -125,12 +136,13 @@ impl LogFile {
             blank &= bytes.iter().all(|&b| b == 0);
             match FileHeader::decode(bytes) {
                 Ok(header) if header.kind == kind && header.file_no == no => {
-                    let path = path.to_owned();
                     return Ok(Opened::Log(LogFile {
-                        path,
+                        path: path.to_owned(),
+                        opener: env.opener(kind, header.store_uuid, no),
                         header,
                         len,
                         window,
+                        plain: Vec::new(),
                     }));
                 }
                 // Valid, of an earlier use of the file.
@@ -165,20 +177,36 @@ impl LogFile {
         }
     }
 
-    /// The payload of the frame at `offset`, checked; the inner error says what is wrong with it.
+    /// The payload of the frame at `offset`, checked and decrypted; the inner error says what is
+    /// wrong with it. [`FormatError::KeyMissing`] and [`FormatError::NotAuthentic`] are not damage:
+    /// such a frame was never torn.
     pub fn payload(
         &mut self,
         offset: u64,
         head: &FrameHead,
     ) -> io::Result<Result<&[u8], FormatError>> {
         let epoch = self.header.epoch;
-        // `frame_at` compared the length with the file's.
-        let payload = self.window.at(
-            offset + HEAD_BYTES as u64,
-            u64::from(head.payload_len),
-            self.len,
-        )?;
-        Ok(head.verify_payload(epoch, payload).map(|()| payload))
+        let payload = self.window.payload(offset, head, self.len)?;
+        if let Err(error) = head.verify_payload(epoch, payload) {
+            return Ok(Err(error));
+        }
+        let Some(key) = self.header.key.filter(|_| !payload.is_empty()) else {
+            return Ok(Ok(payload));
+        };
+        self.plain.clear();
+        self.plain.extend_from_slice(payload);
+        let opened = head.open_payload(epoch, &self.opener, key, &mut self.plain);
+        Ok(opened.map(|len| &self.plain[..len]))
+    }
+
+    /// As [`LogFile::payload`] where its content does not matter: no key is needed.
+    pub fn check_payload(
+        &mut self,
+        offset: u64,
+        head: &FrameHead,
+    ) -> io::Result<Result<(), FormatError>> {
+        let payload = self.window.payload(offset, head, self.len)?;
+        Ok(head.verify_payload(self.header.epoch, payload))
     }
 
     /// The first valid frame at `from` or later whose lsn is at least `lsn_min`, at any offset.
@@ -197,7 +225,7 @@ impl LogFile {
             let offset = from + position as u64;
             if let Found::Frame(head) = self.frame_at(offset)?
                 && head.lsn >= lsn_min
-                && self.payload(offset, &head)?.is_ok()
+                && self.check_payload(offset, &head)?.is_ok()
             {
                 return Ok(Some((offset, head)));
             }
@@ -236,6 +264,15 @@ struct Window {
 }
 
 impl Window {
+    /// The payload of a frame at `offset` that lies inside the file.
+    fn payload(&mut self, offset: u64, head: &FrameHead, file_len: u64) -> io::Result<&[u8]> {
+        self.at(
+            offset + HEAD_BYTES as u64,
+            u64::from(head.payload_len),
+            file_len,
+        )
+    }
+
     /// The bytes at `offset`, which the caller knows to lie inside a file of `file_len`.
     fn at(&mut self, offset: u64, len: u64, file_len: u64) -> io::Result<&[u8]> {
         Ok(&self.from(offset, len, file_len)?[..len as usize])

@@ -9,6 +9,8 @@
 //! | bad, a later valid frame says `durable_lsn >= L` | **acknowledged ops are damaged** | refuse; in salvage mode report the lost range and go on at the next valid frame |
 //! | bad, a later file starts above `L` | a file is begun when everything before it is durable: as above | as above |
 //! | valid, but wrong lsn, epoch, store or chain | stale bytes of a recycled file, or a misdirected write | bad |
+//! | an encrypted frame whose checksum fits, and the key is missing | refuse, naming the key: it is no damage |
+//! | the same with the key at hand, but not authentic | somebody changed it: as for acknowledged ops that are damaged |
 //! | a file starts at or below an lsn that an older file still holds | the older file's ops from there on had been cut when the newer one was begun | the newer file counts |
 //!
 //! Damage that a checkpoint covers (all lsns up to `after`) is no loss.
@@ -22,6 +24,7 @@ use super::writer::SUFFIX;
 use crate::format::FormatError;
 use crate::format::file_header::FileKind;
 use crate::format::frame::{FrameHead, FrameKind};
+use crate::format::key_ring::KeyId;
 use crate::format::op::Op;
 use crate::ids::Lsn;
 use crate::io::Env;
@@ -72,6 +75,8 @@ pub struct WalRecovered {
     pub bytes_read: u64,
     /// Ops handed to the sink.
     pub ops: u64,
+    /// Those of them that were not encrypted.
+    pub ops_plain: u64,
     /// All files of the log, to be passed to [`super::Wal::create`].
     pub old_files: Vec<PathBuf>,
 }
@@ -89,6 +94,15 @@ pub enum RecoverError {
         /// The checkpoint that the metadata names.
         after: Lsn,
     },
+    /// Needed ops are encrypted with a key that was not given.
+    KeyMissing {
+        /// The file.
+        file: PathBuf,
+        /// The key that its header names.
+        key: Option<KeyId>,
+    },
+    /// A frame was changed on purpose or encrypted with another key. Salvage goes on without it.
+    NotAuthentic(LostRange),
     /// A file belongs to another store.
     WrongStore {
         /// The file.
@@ -128,6 +142,20 @@ impl fmt::Display for RecoverError {
             RecoverError::AckedDataDamaged(lost) => write!(
                 f,
                 "acknowledged operations {} to {} are damaged: {} at offset {}",
+                lost.first_lsn,
+                lost.last_lsn,
+                lost.file.display(),
+                lost.offset
+            ),
+            RecoverError::KeyMissing { file, key } => write!(
+                f,
+                "{} is encrypted with key {}, which was not given",
+                file.display(),
+                key.map_or("unknown".to_owned(), |key| key.to_string())
+            ),
+            RecoverError::NotAuthentic(lost) => write!(
+                f,
+                "operations {} to {} were changed on purpose or encrypted with another key: {} at offset {}",
                 lost.first_lsn,
                 lost.last_lsn,
                 lost.file.display(),
@@ -412,13 +440,13 @@ impl Scan<'_> {
                 what: "frame chain",
             })));
         }
-        let payload = match file.payload(offset, &head).map_err(io_error(&path))? {
-            Ok(payload) => payload,
-            Err(reason) => return Ok(Err(Some(reason))),
-        };
+        let checked = file.check_payload(offset, &head);
+        if let Err(reason) = checked.map_err(io_error(&path))? {
+            return Ok(Err(Some(reason)));
+        }
         self.report.last_durable_hint = self.report.last_durable_hint.max(head.durable_lsn);
         if head.next_lsn() > self.needed() {
-            self.deliver(&path, offset, &head, payload)?;
+            self.deliver(file, offset, &head)?;
         }
         self.lsn = head.next_lsn();
         Ok(Ok(head))
@@ -426,12 +454,34 @@ impl Scan<'_> {
 
     fn deliver(
         &mut self,
-        path: &Path,
+        file: &mut LogFile,
         offset: u64,
         head: &FrameHead,
-        mut rest: &[u8],
     ) -> Result<(), RecoverError> {
         let last_lsn = Lsn(head.next_lsn().0 - 1);
+        let (path, key) = (file.path.clone(), file.header.key);
+        let needed = self.needed();
+        let mut rest = match file.payload(offset, head).map_err(io_error(&path))? {
+            Ok(payload) => payload,
+            Err(FormatError::KeyMissing { .. }) => {
+                return Err(RecoverError::KeyMissing { file: path, key });
+            }
+            // The digest was checked before.
+            Err(reason) => {
+                let lost = LostRange {
+                    file: path,
+                    offset,
+                    first_lsn: head.lsn.max(needed),
+                    last_lsn,
+                };
+                if !self.salvage {
+                    return Err(RecoverError::NotAuthentic(lost));
+                }
+                tracing::error!(?lost, %reason, "acknowledged operations are lost");
+                self.report.lost.push(lost);
+                return Ok(());
+            }
+        };
         for lsn in (head.lsn.0..head.next_lsn().0).map(Lsn) {
             let handed = Op::decode(rest).and_then(|(op, behind)| {
                 rest = behind;
@@ -439,6 +489,7 @@ impl Scan<'_> {
                     return Ok(());
                 }
                 self.report.ops += 1;
+                self.report.ops_plain += u64::from(key.is_none());
                 (self.sink)(lsn, op)
             });
             let surplus = lsn == last_lsn && !rest.is_empty();
@@ -451,15 +502,14 @@ impl Scan<'_> {
             };
             if !self.salvage {
                 return Err(RecoverError::Op {
-                    file: path.to_owned(),
+                    file: path,
                     offset,
                     lsn,
                     source,
                 });
             }
-            let file = path.to_owned();
             self.report.lost.push(LostRange {
-                file,
+                file: path,
                 offset,
                 first_lsn: lsn,
                 last_lsn,

@@ -9,6 +9,7 @@ use std::{fmt, io};
 use super::WalOptions;
 use super::log_file::{self, END_BYTES, FRAMES_OFFSET, frame_head, seal_frame, write_header};
 use super::queue::FRAME_PAYLOAD_BYTES_TARGET;
+use crate::format::cipher::Sealer;
 use crate::format::file_header::{FileHeader, FileKind};
 use crate::format::frame::{FrameHead, FrameKind, HEAD_BYTES};
 use crate::ids::Lsn;
@@ -57,6 +58,7 @@ struct Current {
     path: PathBuf,
     file: Arc<dyn IoFile>,
     epoch: u64,
+    sealer: Sealer,
     len: u64,
     /// Where the next frame goes.
     offset: u64,
@@ -126,15 +128,7 @@ impl Wal {
             let _ = env.io.remove(&path);
             return Err(error);
         }
-        let epoch = env.entropy.next_u64();
-        let header = FileHeader {
-            kind: FileKind::Wal,
-            store_uuid,
-            file_no: no,
-            epoch,
-            base: first_lsn.0,
-            key: None,
-        };
+        let (header, sealer) = begin(env, store_uuid, no, first_lsn);
         write_header(&*file, &header)?;
         file.sync_data()?;
         env.io.sync_dir(dir)?;
@@ -163,7 +157,8 @@ impl Wal {
             current: Current {
                 path,
                 file,
-                epoch,
+                epoch: header.epoch,
+                sealer,
                 len,
                 offset: FRAMES_OFFSET,
             },
@@ -194,7 +189,8 @@ impl Wal {
             durable_lsn < first_lsn,
             "a frame is durable after it was written"
         );
-        self.make_room(frame.len() as u64)?;
+        let payload_bytes = (frame.len() - HEAD_BYTES) as u64;
+        self.make_room(log_file::frame_bytes(&self.current.sealer, payload_bytes))?;
         let head = frame_head(
             FrameKind::Data,
             first_lsn,
@@ -202,7 +198,7 @@ impl Wal {
             durable_lsn,
             self.prev_digest,
         );
-        let head = seal_frame(frame, self.current.epoch, head);
+        let head = seal_frame(frame, self.current.epoch, &self.current.sealer, head);
         self.write(head, frame)?;
         self.unsynced_ops = true;
         Ok(())
@@ -233,7 +229,7 @@ impl Wal {
         let mut mark = std::mem::take(&mut self.mark);
         mark.clear();
         mark.resize(HEAD_BYTES, 0);
-        let head = seal_frame(&mut mark, self.current.epoch, head);
+        let head = seal_frame(&mut mark, self.current.epoch, &self.current.sealer, head);
         let written = self.write(head, &mark);
         self.mark = mark;
         written
@@ -286,19 +282,13 @@ impl Wal {
                 Err(e) => return Err(failed("allocate")(e)),
             }
         }
-        let header = FileHeader {
-            kind: FileKind::Wal,
-            store_uuid: self.store_uuid,
-            file_no: spare.no,
-            epoch: self.env.entropy.next_u64(),
-            base: self.next_lsn.0,
-            key: None,
-        };
+        let (header, sealer) = begin(&self.env, self.store_uuid, spare.no, self.next_lsn);
         write_header(&*file, &header).map_err(failed("write"))?;
         let next = Current {
             path: std::mem::take(&mut spare.path),
             file,
             epoch: header.epoch,
+            sealer,
             len: spare.len,
             offset: FRAMES_OFFSET,
         };
@@ -443,6 +433,17 @@ impl Wal {
         let most = self.options.file_bytes / 4;
         self.options.control_reserve_bytes.min(most)
     }
+}
+
+/// The header of a file that is begun now, and what encrypts its frames.
+fn begin(env: &Env, store_uuid: u128, file_no: u64, base: Lsn) -> (FileHeader, Sealer) {
+    let sealer = env.sealer(FileKind::Wal, store_uuid, file_no);
+    let header = FileHeader {
+        epoch: env.entropy.next_u64(),
+        base: base.0,
+        ..sealer.header()
+    };
+    (header, sealer)
 }
 
 fn is_no_space(error: &io::Error) -> bool {

@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use consumer_model::ModelConsumer;
 use model::{ModelAppend, ModelStream};
 use riverlog_engine::consumer::{AckPolicy, ConsumerConfig};
+use riverlog_engine::io::sim::{SimClock, SimDisk};
 use riverlog_engine::io::{Clock, Env};
 use riverlog_engine::{
-    Append, AppendError, Compression, Consumer, Filter, Lsn, Next, OpenError, PurgeRequest,
-    ReadError, Retention, Seq, Store, StoreOptions, Stream, StreamConfig, Threads, TimestampNs,
+    Append, AppendError, Compression, Consumer, Filter, Key, KeyRing, Lsn, Next, OpenError,
+    PurgeRequest, ReadError, Retention, Seq, Store, StoreOptions, Stream, StreamConfig, Threads,
+    TimestampNs,
 };
 
 /// Directory of the store on any disk.
@@ -48,6 +50,29 @@ pub enum Action {
     Commit,
     Checkpoint,
     Upkeep,
+}
+
+/// A store of this kind is encrypted.
+pub const ENCRYPTED: u8 = 16;
+
+/// The keys of encrypted stores.
+pub fn keys() -> KeyRing {
+    KeyRing::new(Key::new(&[0x5a; 32]))
+}
+
+/// An environment of a store of a kind.
+pub fn env(disk: &SimDisk, clock: &SimClock, seed: u64, kind: u8) -> Env {
+    let mut env = Env::simulated(disk, clock, seed);
+    env.keys = (kind & ENCRYPTED != 0).then(|| Arc::new(keys()));
+    env
+}
+
+/// As [`env`], of the kind that the disk has: whatever else of it is damaged, `FORMAT` names a key.
+pub fn env_of(disk: &SimDisk, clock: &SimClock, seed: u64) -> Env {
+    let format = disk.read_file(Path::new(DIR).join("FORMAT"));
+    let key = format.unwrap_or_default().get(52..60).map(<[u8]>::to_vec);
+    let is_encrypted = key.is_some_and(|key| key.iter().any(|byte| *byte != 0));
+    env(disk, clock, seed, if is_encrypted { ENCRYPTED } else { 0 })
 }
 
 /// Small budgets, so that short scripts reach every path.

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use riverlog_engine::io::Env;
 use riverlog_engine::io::sim::{SimClock, SimDisk};
 
 use super::model::ModelStream;
-use super::{Action, Pair, config};
+use super::{Action, Pair, config, env};
 
 pub const START_NS: i64 = 1_700_000_000_000_000_000;
 
@@ -28,7 +27,7 @@ pub enum End {
 /// has, unless the store was closed.
 pub fn sample(kind: u8, end: End) -> Sample {
     let disk = SimDisk::new(1);
-    let env = Env::simulated(&disk, &SimClock::new(START_NS), 1);
+    let env = env(&disk, &SimClock::new(START_NS), 1, kind);
     let Ok(mut pair) = Pair::create(&env, config(kind)) else {
         panic!("no fault was injected")
     };

@@ -4,12 +4,11 @@ use aes_gcm::aead::{AeadInOut, KeyInit};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use super::check_numbers;
+use super::{UUID, check_numbers};
 use crate::format::cipher::{SALT_BYTES, TAG_BYTES};
 use crate::format::file_header::FileKind;
 use crate::format::key_ring::{CHECK_BYTES, KEY_BYTES, Key};
 
-const UUID: u128 = 0x1111_2222_3333_4444_5555_6666_7777_8888;
 /// The bytes of the key whose derivations the document's tests know.
 const SECRET: [u8; KEY_BYTES] = [5; KEY_BYTES];
 

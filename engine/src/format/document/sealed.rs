@@ -1,7 +1,7 @@
 //! The tables of sealed files.
 
 use super::encryption::{encrypt, file_key};
-use super::{check_layout, check_numbers};
+use super::{UUID, check_layout, check_numbers};
 use crate::format::block::{self, BlockBuilder, BlockHead, Codec, EncodedBlock};
 use crate::format::block_table::{BlockRef, Entry, ExtentInfo, Separator};
 use crate::format::bloom::Bloom;
@@ -11,13 +11,11 @@ use crate::format::footer::{self, Footer};
 use crate::format::key_page::{
     self, KeyPageBuilder, Place, Value, encode_chunk, encode_key, key_hash,
 };
-use crate::format::key_ring::{Key, KeyRing};
+use crate::format::key_ring::{Key, KeyId, KeyRing};
 use crate::format::page::{self, PageKind};
 use crate::format::record::Record;
 use crate::format::timers::{Timer, TimerKind, TimerPageBuilder, TimerSeparator};
 use crate::ids::{Seq, StreamId, TimestampNs};
-
-const UUID: u128 = 0x1111_2222_3333_4444_5555_6666_7777_8888;
 
 /// The digest of sealed files as FORMAT.md describes it.
 fn sealed_digest(kind: FileKind, file_no: u64, position: u64, bytes: &[u8]) -> u64 {
@@ -42,6 +40,7 @@ fn format_document_footer() {
         items: [0x61, 0x7172, 0x8182_8384_8586_8788],
         source_digest: 0x9192_9394_9596_9798,
         file_bytes: 0xa1a2_a3a4_a5a6_a7a8,
+        key: KeyId::from_number(0xb1b2),
     };
     let bytes = footer.encode();
     let digest = sealed_digest(
@@ -73,7 +72,8 @@ fn format_document_footer() {
             ("items_2", i2),
             ("source_digest", footer.source_digest.to_le_bytes().to_vec()),
             ("file_bytes", footer.file_bytes.to_le_bytes().to_vec()),
-            ("reserved", vec![0; 16]),
+            ("key", 0xb1b2_u64.to_le_bytes().to_vec()),
+            ("reserved", vec![0; 8]),
             ("digest", digest.to_le_bytes().to_vec()),
         ],
     );

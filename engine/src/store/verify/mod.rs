@@ -16,13 +16,15 @@ pub use report::{Finding, FindingKind, VerifiedStream, VerifyReport};
 
 use self::sealed::{Contents, check_run};
 use super::error::OpenError;
+use super::identity;
 use super::layout::Layout;
+use super::open::check_keys;
 use super::options::StoreOptions;
 use super::recovery::Recovered;
 use super::shared::StoreShared;
 use crate::cache::Cache;
 use crate::error::{Corrupt, ReadError};
-use crate::format::file_header::{self, FileHeader};
+use crate::format::file_header::FileHeader;
 use crate::ids::{SegmentId, Seq, StreamId};
 use crate::index::RunError;
 use crate::io::read_only::ReadOnlyIo;
@@ -39,11 +41,11 @@ const CACHE_BYTES: u64 = 4 << 20;
 pub(super) fn verify(
     env: &Env,
     dir: &Path,
-    _options: &StoreOptions,
+    options: &StoreOptions,
 ) -> Result<VerifyReport, OpenError> {
     let env = Env {
         io: Arc::new(ReadOnlyIo::new(env.io.clone())),
-        ..env.clone()
+        ..options.env(env.clone())
     };
     let layout = Layout::new(dir);
     let _lock = take_lock(&env, &layout)?;
@@ -58,7 +60,7 @@ pub(super) fn verify(
         streams: BTreeMap::new(),
     };
     verify.identity()?;
-    match verify.state() {
+    match verify.state()? {
         Some(recovered) => verify.sealed_files(&recovered),
         None => verify.files_without_metadata()?,
     }
@@ -100,8 +102,8 @@ impl Verify {
     /// Reads `FORMAT`; if it is unreadable, the newest metadata file says whose it is.
     fn identity(&mut self) -> Result<(), OpenError> {
         let file = self.layout.format();
-        let header = match self.header(&file) {
-            Ok(header) => header,
+        let (header, bytes) = match self.header(&file) {
+            Ok(found) => found,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let dir = self.layout.dir().to_path_buf();
                 let entries = self.env.io.list(&dir);
@@ -109,14 +111,19 @@ impl Verify {
                 if !entries.iter().any(|entry| entry.name == "meta") {
                     return Err(OpenError::NotAStore { dir });
                 }
-                Err(crate::format::FormatError::Truncated)
+                (Err(crate::format::FormatError::Truncated), Vec::new())
             }
             Err(error) => return Err(OpenError::io(file, error)),
         };
         match header {
             Ok(header) => {
                 self.uuid = header.store_uuid;
-                self.checked(file_header::BYTES as u64);
+                self.checked(bytes.len() as u64);
+                match identity::check_key(&self.env, &self.layout, &header, &bytes) {
+                    Err(missing @ OpenError::KeyMissing { .. }) => return Err(missing),
+                    Err(error) => self.report.find(FindingKind::Refuses, file, None, error),
+                    Ok(()) => {}
+                }
             }
             Err(error) => {
                 self.report.find(FindingKind::Refuses, file, Some(0), error);
@@ -124,7 +131,8 @@ impl Verify {
                 let newest = names.unwrap_or_default().into_iter();
                 let newest = newest.rev().find(|entry| entry.name.ends_with(".log"));
                 if let Some(entry) = newest
-                    && let Ok(Ok(header)) = self.header(&self.layout.meta_dir().join(&entry.name))
+                    && let Ok((Ok(header), _)) =
+                        self.header(&self.layout.meta_dir().join(&entry.name))
                 {
                     self.uuid = header.store_uuid;
                 }
@@ -133,14 +141,16 @@ impl Verify {
         Ok(())
     }
 
+    /// The header of a file and the bytes it starts with.
     fn header(
         &self,
         file: &Path,
-    ) -> std::io::Result<Result<FileHeader, crate::format::FormatError>> {
+    ) -> std::io::Result<(Result<FileHeader, crate::format::FormatError>, Vec<u8>)> {
         let opened = self.env.io.open(file, OpenMode::Read)?;
-        let mut bytes = [0; file_header::BYTES];
+        let mut bytes = vec![0; identity::BYTES_MAX];
         let len = opened.read_at(&mut bytes, 0)?;
-        Ok(FileHeader::decode(&bytes[..len]))
+        bytes.truncate(len);
+        Ok((FileHeader::decode(&bytes), bytes))
     }
 
     fn checked(&mut self, bytes: u64) {
@@ -149,7 +159,11 @@ impl Verify {
     }
 
     /// Metadata and log: the state that opening would recover, or as much of it as there is.
-    fn state(&mut self) -> Option<Recovered> {
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::KeyMissing`]: without a key nothing can be said.
+    fn state(&mut self) -> Result<Option<Recovered>, OpenError> {
         let dir = self.layout.meta_dir();
         let meta = match MetaLog::read(&self.env, &dir, self.uuid) {
             Ok((meta, file, bytes)) => {
@@ -157,6 +171,10 @@ impl Verify {
                 self.other_meta_files(&file);
                 meta
             }
+            Err(MetaError::KeyMissing {
+                file,
+                key: Some(key),
+            }) => return Err(identity::key_missing(&self.env, file, key)),
             Err(error) => {
                 let offset = match &error {
                     MetaError::Damaged { offset, .. } => Some(*offset),
@@ -164,7 +182,7 @@ impl Verify {
                 };
                 let file = error.file().to_path_buf();
                 self.report.find(FindingKind::Refuses, file, offset, error);
-                return None;
+                return Ok(None);
             }
         };
         if let Some(cut) = meta.cut() {
@@ -172,19 +190,31 @@ impl Verify {
             self.report
                 .find(FindingKind::Cut, &cut.file, Some(cut.offset), what);
         }
-        let mut recovered = self.recover(&meta)?;
-        let Err(refusal) = self.replay(&mut recovered, false) else {
-            return Some(recovered);
+        let Some(mut recovered) = self.recover(&meta) else {
+            return Ok(None);
         };
+        check_keys(&self.env, &self.layout, &recovered)?;
+        let Err(refusal) = self.replay(&mut recovered, false) else {
+            return Ok(Some(recovered));
+        };
+        if let wal::RecoverError::KeyMissing {
+            file,
+            key: Some(key),
+        } = refusal
+        {
+            return Err(identity::key_missing(&self.env, file, key));
+        }
         let dir = self.layout.wal_dir();
         self.report.find(FindingKind::Refuses, dir, None, refusal);
-        let mut salvaged = self.recover(&meta)?;
+        let Some(mut salvaged) = self.recover(&meta) else {
+            return Ok(None);
+        };
         salvaged.salvage = true;
         if let Err(error) = self.replay(&mut salvaged, true) {
             let dir = self.layout.wal_dir();
             self.report.find(FindingKind::Lost, dir, None, error);
         }
-        Some(salvaged)
+        Ok(Some(salvaged))
     }
 
     fn recover(&mut self, meta: &MetaLog) -> Option<Recovered> {
