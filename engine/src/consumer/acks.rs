@@ -66,6 +66,24 @@ impl ConsumerState {
         AckOutcome::Applied(Acked::Many(removed))
     }
 
+    /// Messages that an acknowledgement of `seq` finishes, ascending, at most `max`.
+    pub fn finishes(&self, seq: Seq, max: usize) -> Vec<u64> {
+        let is_open = |seq: u64| self.pending.contains(seq) || self.exhausted.contains(seq);
+        match self.config.ack {
+            AckPolicy::Explicit if is_open(seq.0) => vec![seq.0],
+            AckPolicy::All if self.was_delivered(seq) => {
+                let pending = self.pending.iter().map(|(seq, _)| seq).take(max);
+                let given_up = self.exhausted.iter().take(max);
+                let mut seqs: Vec<u64> = pending.chain(given_up).collect();
+                seqs.retain(|&open| open <= seq.0);
+                seqs.sort_unstable();
+                seqs.truncate(max);
+                seqs
+            }
+            AckPolicy::None | AckPolicy::All | AckPolicy::Explicit => Vec::new(),
+        }
+    }
+
     /// The receiver refuses `seq`: it is due again at once, behind everything already queued, or
     /// after `delay_ns` whatever the wait is (ACK-002, ACK-003, T-61).
     pub fn nak(&mut self, seq: Seq, delay_ns: Option<u64>, now: TimestampNs) -> AckOutcome {

@@ -221,6 +221,14 @@ impl ConsumerState {
     /// of events; with none, nothing is appended. Batches carry numbers: they must reach the log
     /// in the order they were drained. Consumers kept in memory record nothing.
     pub fn drain_events(&mut self, out: &mut Vec<u8>) -> u32 {
+        let events = self.encode_events(out);
+        self.events_logged();
+        events
+    }
+
+    /// As [`ConsumerState::drain_events`], but the events stay recorded until
+    /// [`ConsumerState::events_logged`] follows: a log may still refuse them.
+    pub fn encode_events(&mut self, out: &mut Vec<u8>) -> u32 {
         let position = self.next.saturating_sub(self.delivered.stream);
         let log = &mut self.events;
         if log.position_moved {
@@ -228,14 +236,32 @@ impl ConsumerState {
             log.position_moved = false;
         }
         log.flush();
-        if log.events == 0 {
-            return 0;
+        if log.events > 0 {
+            put_u64(out, log.batch + 1);
+            out.extend_from_slice(&log.bytes);
         }
-        log.batch += 1;
-        put_u64(out, log.batch);
-        out.extend_from_slice(&log.bytes);
-        log.bytes.clear();
-        std::mem::take(&mut log.events)
+        log.events
+    }
+
+    /// The events of the last [`ConsumerState::encode_events`] are in the log.
+    pub fn events_logged(&mut self) {
+        let log = &mut self.events;
+        debug_assert!(
+            log.run.is_none() && !log.position_moved,
+            "nothing came in between"
+        );
+        if log.events > 0 {
+            log.batch += 1;
+            log.events = 0;
+            log.bytes = Vec::new();
+        }
+    }
+
+    /// Whether a batch holds a reset. It is a batch of its own.
+    pub fn is_reset(batch: &[u8]) -> bool {
+        let mut reader = Reader::new(batch);
+        let head = reader.u64().and_then(|_| reader.u8());
+        head.is_ok_and(|head| head & 0x0f == EventKind::Reset as u8)
     }
 
     /// Applies one batch of [`ConsumerState::drain_events`]. A batch the state already contains

@@ -18,6 +18,7 @@
 //! Row ids such as `T-58` or `DLV-013` name the observable rules that the code obeys.
 
 mod acks;
+mod claim;
 mod codec;
 mod config;
 mod delivery_counts;
@@ -36,6 +37,7 @@ mod state;
 mod tests;
 
 pub use acks::{AckOutcome, Acked};
+pub use claim::Claim;
 pub use codec::ConsumerFormatError;
 pub use config::{AckPolicy, ConsumerConfig, DeliverPolicy};
 pub use notice::{Notice, RemovalReason};

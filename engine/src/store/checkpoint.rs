@@ -415,6 +415,13 @@ impl Checkpointer {
             );
             unlisted.extend(share.dead.iter().map(|segment| (*segment, id)));
         }
+        if let Some(claims) = &share.claims {
+            let key = keys::stream_value(id, kind::CLAIMS);
+            match claims.is_empty() {
+                true => batch.delete(&key),
+                false => batch.put(&key, claims),
+            }
+        }
         for (consumer, _, value) in &share.consumers {
             batch.put(&keys::consumer(id, consumer.id), value);
         }

@@ -23,6 +23,8 @@ pub(crate) mod kind {
     pub const DEDUP: u8 = b'e';
     /// One consumer.
     pub const CONSUMER: u8 = b'f';
+    /// Claims of consumers that are not settled.
+    pub const CLAIMS: u8 = b'g';
 }
 
 /// Prefix of one stream.

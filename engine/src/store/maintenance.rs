@@ -54,6 +54,8 @@ impl Maintenance {
         let mut next_due = None;
         self.shared.begin_expiry();
         for core in self.catalogue.all() {
+            // Left by an earlier life of the store, or by a failure.
+            core.settle_claims_or_later();
             if core.expiry_at() <= now {
                 expire(&core, now);
             }

@@ -383,7 +383,7 @@ fn serve(
             data.config_dirty = false;
         }
         let filters = built.lock().filters().clone();
-        core.lock().set_interest(consumer_id, Some(filters));
+        core.lock().interest.insert(&built, &filters);
         core.lock_consumers().insert(built.name.clone(), built);
     }
     Ok(core)

@@ -1,11 +1,12 @@
 //! State rebuilt from metadata and the log, before the store serves.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::keys::{self, StreamKey, kind};
 use super::stored::{Counters, StoredExtent, decode_extents, decode_manifest};
-use crate::config::StreamConfig;
-use crate::consumer::ConsumerState;
+use crate::config::{Retention, StreamConfig};
+use crate::consumer::{Claim, ConsumerState};
 use crate::format::FormatError;
 use crate::format::op::Op;
 use crate::ids::{ConsumerId, Lsn, SegmentId, StreamId, TimestampNs};
@@ -115,6 +116,11 @@ impl Recovered {
                 let youngest = TimestampNs(i64::from_le_bytes(*youngest));
                 stream.dedup_batches.push((key.number, youngest));
             }
+            kind::CLAIMS => {
+                let claims = Claim::decode_all(value);
+                let claims = claims.map_err(|_| FormatError::OutOfRange { what: "claims" })?;
+                stream.data.abandoned = claims.into_iter().map(Arc::new).collect();
+            }
             kind::CONSUMER => match get_consumer(value)? {
                 StoredConsumer::Whole(state, created, applied) => {
                     let consumer = RecoveredConsumer {
@@ -167,8 +173,12 @@ impl Recovered {
             } => {
                 if let Some(known) = self.streams.get_mut(stream) {
                     if lsn > known.data.last_lsn {
+                        let decided = known.data.config.retention == Retention::Interest;
                         known.data.config = StreamConfig::decode(config)?;
                         known.data.config_dirty = true;
+                        if !decided {
+                            known.data.abandon_everything();
+                        }
                         known.data.touched(lsn, lsn);
                     }
                 } else {
@@ -238,6 +248,9 @@ impl Recovered {
                         stream.consumers.insert(*consumer, recovered);
                     }
                     (StoredConsumer::Config(config), Some(known)) if lsn > known.applied => {
+                        if config.filters != known.state.config().filters {
+                            abandon(&mut stream.data, lsn, known.state.claim());
+                        }
                         known.state.update_config(config);
                         known.touched(lsn);
                     }
@@ -248,7 +261,9 @@ impl Recovered {
                 stream: id,
                 consumer,
             } => {
-                stream.consumers.remove(consumer);
+                if let Some(known) = stream.consumers.remove(consumer) {
+                    abandon(&mut stream.data, lsn, known.state.claim());
+                }
                 self.deleted_consumers.push((*id, *consumer, lsn));
             }
             Op::ConsumerDelta {
@@ -257,6 +272,9 @@ impl Recovered {
                 if let Some(known) = stream.consumers.get_mut(consumer)
                     && lsn > known.applied
                 {
+                    if ConsumerState::is_reset(events) {
+                        abandon(&mut stream.data, lsn, known.state.claim());
+                    }
                     let applied = known.state.apply_events(events);
                     if applied.is_err() && !self.salvage {
                         return Err(FormatError::OutOfRange {
@@ -270,6 +288,14 @@ impl Recovered {
         }
         self.ops_applied += 1;
         Ok(())
+    }
+}
+
+/// Gives a consumer's claim to its stream, unless the stream contains that already.
+fn abandon(stream: &mut StreamData, lsn: Lsn, claim: Claim) {
+    if lsn > stream.last_lsn && stream.config.retention == Retention::Interest {
+        stream.abandon(claim);
+        stream.touched(lsn, lsn);
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::checkpoint::{OWN_FILE_BYTES_MIN, Scope};
 use super::shared::StoreShared;
 use crate::format::timers::TimerKind;
+use crate::consumer::Claim;
 use crate::format::varint;
 use crate::ids::{Lsn, SegmentId, Seq, TimestampNs};
 use crate::stream::core::StreamCore;
@@ -23,6 +24,8 @@ pub(super) struct Share {
     pub config: Option<Vec<u8>>,
     pub tombstones: Vec<(u64, Option<Vec<u8>>)>,
     pub dedup: Option<(Vec<u8>, TimestampNs)>,
+    /// Claims that are not settled, if they changed; empty when there is none.
+    pub claims: Option<Vec<u8>>,
     pub frozen: Option<Arc<Tail>>,
     /// Files in which nothing of the stream is live.
     pub dead: BTreeSet<SegmentId>,
@@ -31,22 +34,29 @@ pub(super) struct Share {
 }
 
 /// Takes a stream's changes; `None` when there are none, or the scope leaves them.
+///
+/// Consumers are taken before their stream. An operation on both that comes in between is contained
+/// in the stream's share alone: replay finds the consumer as it was before.
 pub(super) fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
     let consumers: Vec<Arc<ConsumerCore>> = core.lock_consumers().values().cloned().collect();
     let consumers_dirty = consumers.iter().any(|consumer| {
         let data = consumer.lock();
         data.dirty_since.is_some() || data.state.has_events()
     });
-    let mut data = core.lock();
-    if data.deleted {
-        return None;
-    }
-    let dirty = data.dirty_since.is_some() || data.config_dirty || consumers_dirty;
-    let wanted = match scope {
-        Scope::All => dirty,
-        Scope::LargeTails => data.tail.ram_bytes() >= OWN_FILE_BYTES_MIN,
+    let wanted = {
+        let data = core.lock();
+        let own = data.dirty_since.is_some() || data.config_dirty || data.abandoned_dirty;
+        match scope {
+            Scope::All => own || consumers_dirty,
+            Scope::LargeTails => data.tail.ram_bytes() >= OWN_FILE_BYTES_MIN,
+        }
     };
     if !wanted {
+        return None;
+    }
+    let consumers = freeze_consumers(consumers);
+    let mut data = core.lock();
+    if data.deleted {
         return None;
     }
     debug_assert!(data.frozen.is_none(), "one checkpoint at a time");
@@ -68,6 +78,14 @@ pub(super) fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
         value
     });
     data.config_dirty = false;
+    let claims = data.abandoned_dirty.then(|| {
+        let mut value = Vec::new();
+        if !data.abandoned.is_empty() {
+            Claim::encode_all(&data.abandoned, &mut value);
+        }
+        value
+    });
+    data.abandoned_dirty = false;
     let share = Share {
         core: core.clone(),
         applied: data.last_lsn,
@@ -75,25 +93,27 @@ pub(super) fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
         config,
         tombstones: data.tombstones.take_dirty(),
         dedup: data.dedup.take_unsaved(),
+        claims,
         frozen: Some(frozen),
         dead,
         sealed: None,
-        consumers: Vec::new(),
+        consumers,
     };
     drop(data);
-    Some(share.with_consumers(consumers))
+    Some(share)
+}
+
+fn freeze_consumers(consumers: Vec<Arc<ConsumerCore>>) -> Vec<(Arc<ConsumerCore>, Lsn, Vec<u8>)> {
+    let mut frozen = Vec::new();
+    for consumer in consumers {
+        if let Some((applied, value)) = consumer.freeze() {
+            frozen.push((consumer, applied, value));
+        }
+    }
+    frozen
 }
 
 impl Share {
-    pub fn with_consumers(mut self, consumers: Vec<Arc<ConsumerCore>>) -> Share {
-        for consumer in consumers {
-            if let Some((applied, value)) = consumer.freeze() {
-                self.consumers.push((consumer, applied, value));
-            }
-        }
-        self
-    }
-
     /// The list of extents after this checkpoint.
     pub fn extents_value(&self) -> Vec<u8> {
         let old = self.core.lock().extents.clone();
@@ -130,6 +150,7 @@ impl Share {
             data.dedup.unsave(ids);
         }
         data.config_dirty |= self.config.is_some();
+        data.abandoned_dirty |= self.claims.is_some();
         data.frozen = None;
         if let Some(frozen) = &self.frozen {
             let live: Vec<bool> = frozen.iter_from(0).map(|m| data.is_live(m.seq.0)).collect();
@@ -171,6 +192,7 @@ impl Share {
         }
         for (consumer, applied, _) in &self.consumers {
             let mut data = consumer.lock();
+            data.forget_unlogged();
             let newer = data.last_lsn > *applied;
             data.dirty_since = newer.then(|| Lsn(applied.0 + 1));
         }

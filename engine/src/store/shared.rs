@@ -185,18 +185,23 @@ impl StoreShared {
         touched: Option<(&Arc<StreamGate>, Seq)>,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Lsn, ChangeError> {
-        match self.queue.room(Class::Control) {
-            Ok(()) => {}
-            Err(EnqueueError::Full) if self.queue.log_has_room() => {}
-            Err(EnqueueError::Full) => {
-                self.wake.ask();
-                return Err(ChangeError::NoSpace);
-            }
-            Err(error) => return Err(change_error(error)),
-        }
+        self.room_for_control()?;
         self.queue
             .enqueue(Class::Control, ops, touched, encode)
             .map_err(change_error)
+    }
+
+    /// Whether an operation that is no append may be logged now. Ask before anything changes.
+    pub fn room_for_control(&self) -> Result<(), ChangeError> {
+        match self.queue.room(Class::Control) {
+            Ok(()) => Ok(()),
+            Err(EnqueueError::Full) if self.queue.log_has_room() => Ok(()),
+            Err(EnqueueError::Full) => {
+                self.wake.ask();
+                Err(ChangeError::NoSpace)
+            }
+            Err(error) => Err(change_error(error)),
+        }
     }
 
     /// True when the disk has no room for another log file and the present ones are full: only a

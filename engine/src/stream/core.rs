@@ -9,6 +9,7 @@ use super::admission::{MatchedPrior, Need, Refusal, Verdict};
 use super::cursor::ConsumerCore;
 use super::dedup::IdHash;
 use super::prior::Prior;
+use super::release::ReleaseOrder;
 use super::state::StreamData;
 use super::tail::Tail;
 use super::types::{Append, AppendError, Appended, ChangeError};
@@ -43,6 +44,8 @@ pub(crate) struct StreamCore {
     pub consumers: Mutex<BTreeMap<String, Arc<ConsumerCore>>>,
     /// When maintenance has to look for messages whose time is over.
     expiry_at: AtomicI64,
+    /// Taken while consumers stop needing messages; see [`super::release`].
+    pub(super) release: Mutex<ReleaseOrder>,
 }
 
 impl std::fmt::Debug for StreamCore {
@@ -83,6 +86,7 @@ impl StreamCore {
             consumers: Mutex::default(),
             // What became due while nobody looked.
             expiry_at: AtomicI64::new(i64::MIN),
+            release: Mutex::default(),
         })
     }
 

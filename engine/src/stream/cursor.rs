@@ -6,27 +6,19 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use roaring::RoaringTreemap;
-
 use super::core::StreamCore;
 use super::read::Resolved;
+use super::release::Unit;
 use super::snapshot::{put_consumer, put_consumer_config};
 use super::types::ChangeError;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Retention};
 use crate::consumer::{
-    AckOutcome, AckPolicy, Acked, BlockReason, ConsumerConfig, ConsumerState, ConsumerStateInfo,
-    Delivered, Notice, PendingCount, Plan, Purge, RemovalReason,
+    Claim, ConsumerConfig, ConsumerState, ConsumerStateInfo, Notice, PendingCount, Purge,
+    RemovalReason,
 };
-use crate::error::{Corrupt, ReadError};
 use crate::format::op::Op;
 use crate::ids::{ConsumerId, Lsn, Seq, TimestampNs};
-use crate::message::Message;
 use crate::subject::Filter;
-
-/// Events collected before they are handed to the log while deliveries go on.
-const UNLOGGED_EVENTS_MAX: u32 = 256;
-/// Re-plans of one `next` call; each means that somebody else moved the consumer meanwhile.
-const ATTEMPTS_MAX: u32 = 10_000;
 
 /// One consumer.
 pub(crate) struct ConsumerCore {
@@ -39,80 +31,26 @@ pub(crate) struct ConsumerCore {
 
 pub(crate) struct ConsumerData {
     pub state: ConsumerState,
-    filters: Arc<[Filter]>,
-    pending: PendingCount,
+    pub(super) filters: Arc<[Filter]>,
+    pub(super) pending: PendingCount,
     /// Removal epoch of the stream up to which `pending` is exact.
-    pending_epoch: u64,
+    pub(super) pending_epoch: u64,
     /// `pending` counts messages from here on. The position may be further, where limits removed
     /// what lies between.
-    pending_from: u64,
-    resolved: Resolved,
+    pub(super) pending_from: u64,
+    pub(super) resolved: Resolved,
     /// The stream's first sequence when the consumer last looked.
     first_seq: u64,
-    /// Drained batches the log has not taken, oldest first.
-    unlogged: VecDeque<Vec<u8>>,
-    events_since_log: u32,
-    /// Acknowledged messages that could not be removed from the stream yet.
-    overdue: RoaringTreemap,
+    pub(super) events_since_log: u32,
+    /// Messages that leave the stream with the events that are not logged yet, and their accounted
+    /// sizes.
+    pub(super) leaving: Vec<(u64, u32)>,
+    /// Batches that the log refused while a checkpoint needed them out of the way, oldest first.
+    unlogged: Vec<Vec<u8>>,
     pub last_lsn: Lsn,
     pub dirty_since: Option<Lsn>,
     pub config_dirty: bool,
     pub deleted: bool,
-}
-
-/// The answer to [`crate::Consumer::next`].
-#[derive(Clone, Debug)]
-pub enum Next {
-    /// This message is delivered.
-    Message(Box<Delivery>),
-    /// The next message does not fit; it was not touched.
-    TooLarge(Message),
-    /// Nothing to deliver.
-    Idle(Idle),
-}
-
-impl Next {
-    fn message(message: Message, delivered: Delivered, num_pending: u64) -> Next {
-        Next::Message(Box::new(Delivery {
-            message,
-            consumer_seq: delivered.consumer_seq,
-            deliveries: delivered.deliveries,
-            num_pending,
-        }))
-    }
-}
-
-/// Why nothing was delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Idle {
-    /// No message is waiting.
-    NoMessages,
-    /// Messages may be waiting, but too many are unacknowledged.
-    AckPendingFull,
-    /// Delivery is paused.
-    Paused,
-}
-
-/// A delivered message.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    /// The message.
-    pub message: Message,
-    /// Number of this delivery.
-    pub consumer_seq: u64,
-    /// How often this message has been delivered, this time included.
-    pub deliveries: u64,
-    /// Messages still waiting for their first delivery.
-    pub num_pending: u64,
-}
-
-/// The answer to an acknowledgement.
-#[derive(Clone, Debug)]
-pub struct AckResult {
-    /// What it did.
-    pub outcome: AckOutcome,
-    /// Durable when the store's durable position reaches this.
-    pub lsn: Lsn,
 }
 
 impl ConsumerCore {
@@ -136,9 +74,9 @@ impl ConsumerCore {
                 pending_from: 0,
                 resolved: Resolved::default(),
                 first_seq: 0,
-                unlogged: VecDeque::new(),
                 events_since_log: 0,
-                overdue: RoaringTreemap::new(),
+                leaving: Vec::new(),
+                unlogged: Vec::new(),
                 last_lsn: Lsn(0),
                 dirty_since: None,
                 config_dirty: true,
@@ -151,35 +89,75 @@ impl ConsumerCore {
         self.data.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn upgrade_stream(&self) -> Option<Arc<StreamCore>> {
+        self.stream.upgrade()
+    }
+
     fn logs(&self, stream: &StreamCore, data: &ConsumerData) -> bool {
         stream.is_file() && !data.state.config().memory
     }
 
-    /// Hands recorded events to the log; returns the position of the last one.
-    fn log_events(&self, stream: &StreamCore, data: &mut ConsumerData) -> Result<Lsn, ChangeError> {
+    /// Hands recorded events to the log, together with the removals they cause, as one unit;
+    /// returns the position of the last one. Nothing changes when the log refuses.
+    pub(super) fn log_events(
+        self: &Arc<Self>,
+        stream: &StreamCore,
+        data: &mut ConsumerData,
+    ) -> Result<Lsn, ChangeError> {
         data.events_since_log = 0;
-        if !self.logs(stream, data) {
-            return Ok(Lsn(0));
+        let quiet = !data.state.has_events() && data.leaving.is_empty();
+        if quiet && data.unlogged.is_empty() {
+            return Ok(data.last_lsn);
+        }
+        if stream.is_file() {
+            stream.shared.room_for_control()?;
+        }
+        let mut batch = Vec::new();
+        data.state.encode_events(&mut batch);
+        let mut unit = Unit {
+            consumer: self.id,
+            batches: Vec::new(),
+        };
+        if self.logs(stream, data) {
+            let refused = data.unlogged.iter().map(Vec::as_slice);
+            let own = Some(&batch[..]).filter(|batch| !batch.is_empty());
+            unit.batches = refused.chain(own).collect();
+        }
+        let changed = !unit.batches.is_empty();
+        let (first, last) = stream.log_unit(&unit, &mut data.leaving)?;
+        if changed {
+            let batches = unit.batches.len() as u64;
+            data.touched(first);
+            data.last_lsn = Lsn(first.0 + batches - 1);
+        }
+        data.state.events_logged();
+        data.leaving.clear();
+        data.unlogged.clear();
+        Ok(last.max(data.last_lsn))
+    }
+
+    /// Makes a state without recorded events, so that it can be kept by a checkpoint. What the log
+    /// does not take is kept in mind until the checkpoint is durable.
+    fn settle_events(self: &Arc<Self>, stream: &StreamCore, data: &mut ConsumerData) {
+        if self.log_events(stream, data).is_ok() {
+            return;
         }
         let mut batch = Vec::new();
         if data.state.drain_events(&mut batch) > 0 {
-            data.unlogged.push_back(batch);
+            data.unlogged.push(batch);
         }
-        while let Some(events) = data.unlogged.front() {
-            let op = Op::ConsumerDelta {
-                stream: stream.id,
-                consumer: self.id,
-                events,
-            };
-            let lsn = stream.shared.log_control(&op)?;
-            data.touched(lsn);
-            data.unlogged.pop_front();
+        // The checkpoint may make the deliveries durable before the log takes the removals. The
+        // stream's share is taken after this one, and knows them then.
+        let leaving = std::mem::take(&mut data.leaving);
+        if !leaving.is_empty() {
+            stream
+                .lock()
+                .abandon_open(leaving.into_iter().map(|(seq, _)| seq));
         }
-        Ok(data.last_lsn)
     }
 
     /// Logs whatever is not logged yet.
-    pub fn flush(&self) -> Result<Lsn, ChangeError> {
+    pub fn flush(self: &Arc<Self>) -> Result<Lsn, ChangeError> {
         let Some(stream) = self.stream.upgrade() else {
             return Err(ChangeError::NotFound);
         };
@@ -189,11 +167,10 @@ impl ConsumerCore {
     /// The consumer's share of a checkpoint and the log position it contains; `None` when nothing
     /// changed. Events are drained and the state is encoded under one hold of the lock: an event
     /// that the state contains must not be replayed on top of it.
-    pub fn freeze(&self) -> Option<(Lsn, Vec<u8>)> {
+    pub fn freeze(self: &Arc<Self>) -> Option<(Lsn, Vec<u8>)> {
         let stream = self.stream.upgrade()?;
         let mut data = self.lock();
-        // What the log does not take stays collected; its batch numbers are in the state.
-        let _ = self.log_events(&stream, &mut data);
+        self.settle_events(&stream, &mut data);
         let unchanged = data.dirty_since.is_none() && !data.config_dirty;
         if data.state.config().memory || data.deleted || unchanged {
             return None;
@@ -202,297 +179,6 @@ impl ConsumerCore {
         put_consumer(&data.state, self.created, data.last_lsn, &mut value);
         data.config_dirty = false;
         Some((data.last_lsn, value))
-    }
-
-    /// A message to deliver. One that is damaged is reported and passed over, so that it does not
-    /// hold up everything behind it; the message itself stays until it is deleted.
-    fn read(&self, stream: &StreamCore, seq: Seq) -> Result<Option<Message>, ReadError> {
-        match stream.get(seq.0) {
-            Err(ReadError::Corrupt(_)) => {}
-            read => return read,
-        }
-        // Once more: a device may have erred only this time.
-        match stream.get(seq.0) {
-            Err(ReadError::Corrupt(damage)) => {
-                self.report_passed_over(&damage);
-                Ok(None)
-            }
-            read => read,
-        }
-    }
-
-    fn report_passed_over(&self, damage: &Corrupt) {
-        tracing::error!(
-            consumer = %self.name,
-            stream = damage.stream.0,
-            first = damage.first.0,
-            last = damage.last.0,
-            file = %damage.file.display(),
-            reason = %damage.reason,
-            "damaged messages cannot be delivered and are passed over"
-        );
-    }
-
-    /// See [`crate::Consumer::next`].
-    pub fn next(
-        &self,
-        now: TimestampNs,
-        fits: &mut dyn FnMut(&Message) -> bool,
-    ) -> Result<Next, ReadError> {
-        let Some(stream) = self.stream.upgrade() else {
-            return Ok(Next::Idle(Idle::NoMessages));
-        };
-        for _ in 0..ATTEMPTS_MAX {
-            let first_seq = stream.lock().first_seq;
-            let plan = {
-                let mut data = self.lock();
-                data.catch_up(first_seq);
-                data.state.plan(now)
-            };
-            let done = match plan {
-                Plan::Redeliver(seq) => self.redeliver(&stream, seq, now, fits)?,
-                Plan::Listed(seq) => self.deliver_listed(&stream, seq, now, fits)?,
-                Plan::New { from } => self.deliver_new(&stream, from, now, fits)?,
-                Plan::Blocked(reason) => Some(Next::Idle(match reason {
-                    BlockReason::AckPendingFull => Idle::AckPendingFull,
-                    BlockReason::Paused => Idle::Paused,
-                })),
-            };
-            if let Some(next) = done {
-                self.after_next(&stream, &next);
-                return Ok(next);
-            }
-        }
-        Ok(Next::Idle(Idle::NoMessages))
-    }
-
-    /// Delivery marks go to the log in batches; nobody waits for them. Losing one to a crash means
-    /// one more delivery, which at-least-once allows.
-    fn after_next(&self, stream: &StreamCore, next: &Next) {
-        let mut data = self.lock();
-        data.events_since_log += 1;
-        let idle = !matches!(next, Next::Message(_));
-        if (idle && data.state.has_events()) || data.events_since_log >= UNLOGGED_EVENTS_MAX {
-            // Not logged now: they stay queued and go with the next acknowledgement.
-            let _ = self.log_events(stream, &mut data);
-        }
-    }
-
-    fn redeliver(
-        &self,
-        stream: &StreamCore,
-        seq: Seq,
-        now: TimestampNs,
-        fits: &mut dyn FnMut(&Message) -> bool,
-    ) -> Result<Option<Next>, ReadError> {
-        let Some(message) = self.read(stream, seq)? else {
-            self.lock()
-                .state
-                .message_removed(seq, RemovalReason::Limits);
-            return Ok(None);
-        };
-        if !fits(&message) {
-            return Ok(Some(Next::TooLarge(message)));
-        }
-        let num_pending = self.num_pending()?;
-        let Ok(delivered) = self.lock().state.redeliver(seq, now) else {
-            return Ok(None);
-        };
-        Ok(Some(Next::message(message, delivered, num_pending)))
-    }
-
-    fn deliver_listed(
-        &self,
-        stream: &StreamCore,
-        seq: Seq,
-        now: TimestampNs,
-        fits: &mut dyn FnMut(&Message) -> bool,
-    ) -> Result<Option<Next>, ReadError> {
-        let Some(message) = self.read(stream, seq)? else {
-            // Gone before its delivery (T-46). If somebody moved the consumer, plan again.
-            let _ = self.lock().state.skip_to(seq, seq.next());
-            return Ok(None);
-        };
-        if !fits(&message) {
-            return Ok(Some(Next::TooLarge(message)));
-        }
-        // Counted before the delivery, which must not fail half-way; so this message is included.
-        let num_pending = self.num_pending()?.saturating_sub(1);
-        let Ok(delivered) = self.lock().state.deliver_new(seq, seq, now) else {
-            return Ok(None);
-        };
-        Ok(Some(Next::message(message, delivered, num_pending)))
-    }
-
-    fn deliver_new(
-        &self,
-        stream: &StreamCore,
-        from: Seq,
-        now: TimestampNs,
-        fits: &mut dyn FnMut(&Message) -> bool,
-    ) -> Result<Option<Next>, ReadError> {
-        let visible = stream.visible_seq();
-        let (filters, mut resolved) = {
-            let mut data = self.lock();
-            (data.filters.clone(), std::mem::take(&mut data.resolved))
-        };
-        let mut found = stream.next_message(&filters, from.0, &mut resolved);
-        if matches!(found, Err(ReadError::Corrupt(_))) {
-            // Once more: a device may have erred only this time.
-            found = stream.next_message(&filters, from.0, &mut resolved);
-        }
-        if let Err(ReadError::Corrupt(damage)) = &found
-            && damage.last >= from
-        {
-            self.report_passed_over(damage);
-            let mut data = self.lock();
-            data.pending.invalidate();
-            let _ = data.state.skip_to(from, damage.last.next());
-            return Ok(None);
-        }
-        self.lock().resolved = resolved;
-        let Some(message) = found? else {
-            if visible >= from.0 {
-                let _ = self.lock().state.skip_to(from, Seq(visible + 1));
-            }
-            return Ok(Some(Next::Idle(Idle::NoMessages)));
-        };
-        if !fits(&message) {
-            return Ok(Some(Next::TooLarge(message)));
-        }
-        let seq = message.seq;
-        // Counted before the delivery moves the position, so that the count covers this message.
-        let before = self.num_pending()?;
-        let (delivered, ack) = {
-            let mut data = self.lock();
-            let Ok(delivered) = data.state.deliver_new(from, seq, now) else {
-                return Ok(None);
-            };
-            // No match lies before it: it was the first one when they were counted.
-            data.pending.delivered(seq);
-            data.pending_from = seq.0 + 1;
-            (delivered, data.state.config().ack)
-        };
-        let num_pending = before.saturating_sub(1);
-        if ack == AckPolicy::None {
-            // Delivered counts as acknowledged (T-68).
-            if let Err(error) = self.release(stream, &Acked::One(seq)) {
-                tracing::warn!(stream = %stream.name, %seq, %error, "a delivered message stays");
-            }
-        }
-        Ok(Some(Next::message(message, delivered, num_pending)))
-    }
-
-    /// Messages waiting for their first delivery. Exact: without a filter from the sequence range
-    /// and its tombstones, with one from the index, kept up to date step by step.
-    pub fn num_pending(&self) -> Result<u64, ReadError> {
-        let Some(stream) = self.stream.upgrade() else {
-            return Ok(0);
-        };
-        let visible = stream.visible_seq();
-        let (filters, position, listed, known, epoch, counted_from) = {
-            let data = self.lock();
-            let known = data.pending.get().zip(data.pending.as_of());
-            let listed = data.state.listed().count() as u64;
-            (
-                data.filters.clone(),
-                data.state.next_seq(),
-                listed,
-                known,
-                data.pending_epoch,
-                data.pending_from,
-            )
-        };
-        if filters.is_empty() {
-            return Ok(listed + stream.num_pending(&[], position.0)?);
-        }
-        let (stale, now_epoch) = {
-            let data = stream.lock();
-            (
-                data.removed_at_or_after(position.0.min(counted_from), epoch),
-                data.removal_epoch,
-            )
-        };
-        if let Some((count, as_of)) = known
-            && !stale
-        {
-            if as_of.0 >= visible {
-                return Ok(listed + count);
-            }
-            if let Some(more) = stream.count_in_ram(&filters, as_of.0 + 1, visible) {
-                let mut data = self.lock();
-                if data.pending.as_of() == Some(as_of) && data.state.next_seq() == position {
-                    data.pending.set(count + more, Seq(visible));
-                    data.pending_epoch = now_epoch;
-                    data.pending_from = position.0;
-                }
-                return Ok(listed + count + more);
-            }
-        }
-        let count = stream.num_pending(&filters, position.0)?;
-        let mut data = self.lock();
-        if data.state.next_seq() == position && stream.visible_seq() == visible {
-            data.pending.set(count, Seq(visible));
-            data.pending_epoch = now_epoch;
-            data.pending_from = position.0;
-        }
-        Ok(listed + count)
-    }
-
-    /// Applies an acknowledgement of any kind and logs it.
-    pub fn acknowledge(
-        &self,
-        change: impl FnOnce(&mut ConsumerState) -> AckOutcome,
-    ) -> Result<AckResult, ChangeError> {
-        let Some(stream) = self.stream.upgrade() else {
-            return Err(ChangeError::NotFound);
-        };
-        let (outcome, mut lsn) = {
-            let mut data = self.lock();
-            if data.deleted {
-                return Err(ChangeError::NotFound);
-            }
-            let outcome = change(&mut data.state);
-            match self.log_events(&stream, &mut data) {
-                Ok(lsn) => (outcome, lsn),
-                Err(error) => {
-                    // It is acknowledged all the same, and will be said so with the next event.
-                    if let AckOutcome::Applied(acked) = &outcome {
-                        data.note_overdue(acked);
-                    }
-                    return Err(error);
-                }
-            }
-        };
-        if let Some(released) = self.release_overdue(&stream)? {
-            lsn = lsn.max(released);
-        }
-        if let AckOutcome::Applied(acked) = &outcome {
-            lsn = lsn.max(self.release(&stream, acked)?);
-        }
-        Ok(AckResult { outcome, lsn })
-    }
-
-    /// Removes from the stream what nobody needs any more; what could not be removed is kept in
-    /// mind, because the consumer itself will not hear of it again.
-    fn release(&self, stream: &StreamCore, acked: &Acked) -> Result<Lsn, ChangeError> {
-        let released = stream.release(acked);
-        if released.is_err() {
-            self.lock().note_overdue(acked);
-        }
-        released
-    }
-
-    /// Tries again what an earlier [`ConsumerCore::release`] could not remove.
-    fn release_overdue(&self, stream: &StreamCore) -> Result<Option<Lsn>, ChangeError> {
-        let overdue = {
-            let mut data = self.lock();
-            if data.overdue.is_empty() {
-                return Ok(None);
-            }
-            std::mem::take(&mut data.overdue)
-        };
-        self.release(stream, &Acked::Many(overdue)).map(Some)
     }
 
     /// Takes back a delivery that reached nobody.
@@ -566,7 +252,7 @@ impl ConsumerCore {
     }
 
     /// Replaces the configuration.
-    pub fn update_config(&self, config: ConsumerConfig) -> Result<Lsn, ChangeError> {
+    pub fn update_config(self: &Arc<Self>, config: ConsumerConfig) -> Result<Lsn, ChangeError> {
         let Some(stream) = self.stream.upgrade() else {
             return Err(ChangeError::NotFound);
         };
@@ -579,27 +265,102 @@ impl ConsumerCore {
         if old.name != config.name || old.ack != config.ack || old.memory != config.memory {
             return Err(ConfigError::Fixed("name, ack policy or memory storage").into());
         }
+        let filters_differ = old.filters != config.filters;
         self.log_events(&stream, &mut data)?;
-        let lsn = if self.logs(&stream, &data) {
-            let mut encoded = Vec::new();
-            put_consumer_config(&config, &mut encoded);
-            let (created, consumer) = (self.created, self.id);
-            let op = Op::ConsumerPut {
-                stream: stream.id,
-                consumer,
-                created,
-                config: &encoded,
-            };
-            let lsn = stream.shared.log_control(&op)?;
-            data.touched(lsn);
-            lsn
-        } else {
-            Lsn(0)
+        let mut encoded = Vec::new();
+        put_consumer_config(&config, &mut encoded);
+        let op = Op::ConsumerPut {
+            stream: stream.id,
+            consumer: self.id,
+            created: self.created,
+            config: &encoded,
         };
+        let claim = filters_differ.then(|| data.claim());
+        let lsn = self.log_and_abandon(&stream, &mut data, &op, claim)?;
+        let mut interest = stream.lock();
+        interest.interest.remove(self.id, &data.filters);
+        interest.interest.insert(self, &filters);
+        drop(interest);
         data.state.update_config(config);
         data.config_dirty = true;
-        stream.lock().set_interest(self.id, Some(filters.clone()));
         data.set_filters(filters);
+        drop(data);
+        stream.settle_claims_or_later();
+        Ok(lsn)
+    }
+
+    /// Starts over at `next`.
+    pub fn reset(self: &Arc<Self>, next: Seq) -> Result<Lsn, ChangeError> {
+        let Some(stream) = self.stream.upgrade() else {
+            return Err(ChangeError::NotFound);
+        };
+        let mut data = self.lock();
+        if data.deleted {
+            return Err(ChangeError::NotFound);
+        }
+        self.log_events(&stream, &mut data)?;
+        if stream.is_file() {
+            stream.shared.room_for_control()?;
+        }
+        let claim = data.claim();
+        // A batch of its own: replay looks at what the consumer needed before it.
+        data.state.reset(next);
+        let mut batch = Vec::new();
+        data.state.encode_events(&mut batch);
+        let op = Op::ConsumerDelta {
+            stream: stream.id,
+            consumer: self.id,
+            events: &batch,
+        };
+        let lsn = self.log_and_abandon(&stream, &mut data, &op, Some(claim))?;
+        data.state.events_logged();
+        data.forget_counts();
+        drop(data);
+        stream.settle_claims_or_later();
+        Ok(lsn)
+    }
+
+    /// Marks the consumer as deleted; it is no longer asked what it needs.
+    pub fn delete(&self, stream: &StreamCore) -> Result<Lsn, ChangeError> {
+        let mut data = self.lock();
+        let claim = data.claim();
+        let op = Op::ConsumerDelete {
+            stream: stream.id,
+            consumer: self.id,
+        };
+        let lsn = self.log_and_abandon(stream, &mut data, &op, Some(claim))?;
+        data.deleted = true;
+        stream.lock().interest.remove(self.id, &data.filters);
+        Ok(lsn)
+    }
+
+    /// Logs an operation, if this consumer is logged at all, and gives a claim to the stream. Both
+    /// happen under the stream's lock, so that a checkpoint of the stream holds both or neither.
+    fn log_and_abandon(
+        &self,
+        stream: &StreamCore,
+        data: &mut ConsumerData,
+        op: &Op<'_>,
+        claim: Option<Claim>,
+    ) -> Result<Lsn, ChangeError> {
+        let logs = self.logs(stream, data);
+        let mut held = stream.lock();
+        let mut lsn = Lsn(0);
+        if logs {
+            lsn = stream.shared.log_control(op)?;
+            data.touched(lsn);
+            if matches!(op, Op::ConsumerDelete { .. }) {
+                stream.shared.consumer_deleted(stream.id, self.id, lsn);
+            }
+        }
+        if let Some(claim) = claim
+            && held.config.retention == Retention::Interest
+        {
+            held.abandon(claim);
+            if logs {
+                held.touched(lsn, lsn);
+            }
+        }
         Ok(lsn)
     }
 
@@ -615,14 +376,23 @@ impl ConsumerData {
         self.dirty_since.get_or_insert(lsn);
     }
 
-    fn note_overdue(&mut self, acked: &Acked) {
-        match acked {
-            Acked::Nothing => {}
-            Acked::One(seq) => {
-                self.overdue.insert(seq.0);
-            }
-            Acked::Many(seqs) => self.overdue |= seqs,
-        }
+    /// A checkpoint holds what the log refused.
+    pub fn forget_unlogged(&mut self) {
+        self.unlogged = Vec::new();
+    }
+
+    /// What the consumer needs now.
+    fn claim(&self) -> Claim {
+        let mut claim = self.state.claim();
+        // Delivered, but not known to the log yet.
+        claim.open.extend(self.leaving.iter().map(|(seq, _)| *seq));
+        claim
+    }
+
+    /// Counts anew at the next question.
+    fn forget_counts(&mut self) {
+        self.pending.invalidate();
+        self.resolved = Resolved::default();
     }
 
     pub fn filters(&self) -> &Arc<[Filter]> {
@@ -631,12 +401,11 @@ impl ConsumerData {
 
     fn set_filters(&mut self, filters: Arc<[Filter]>) {
         self.filters = filters;
-        self.pending.invalidate();
-        self.resolved = Resolved::default();
+        self.forget_counts();
     }
 
     /// Learns how far the stream's front has moved because of limits (T-11).
-    fn catch_up(&mut self, first_seq: u64) {
+    pub(super) fn catch_up(&mut self, first_seq: u64) {
         if first_seq > self.first_seq {
             self.first_seq = first_seq;
             self.state.trimmed(Seq(first_seq));
@@ -649,13 +418,4 @@ pub(crate) fn compile(filters: &[String]) -> Result<Arc<[Filter]>, ConfigError> 
         .iter()
         .map(|text| Filter::new(text.as_bytes()).map_err(|_| ConfigError::Filter(text.clone())))
         .collect()
-}
-
-impl ConsumerCore {
-    /// Counts anew at the next question.
-    pub fn forget_counts(&self) {
-        let mut data = self.lock();
-        data.pending.invalidate();
-        data.resolved = Resolved::default();
-    }
 }

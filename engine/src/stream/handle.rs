@@ -7,15 +7,17 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::core::StreamCore;
-use super::cursor::{AckResult, ConsumerCore, Next, compile};
+use super::cursor::{ConsumerCore, compile};
+use super::deliver::Next;
 use super::follow::Follower;
 use super::messages::Messages;
 use super::read::Resolved;
+use super::release::{AckResult, Final};
 use super::remove::Removed;
 use super::types::{
     Append, AppendError, Appended, BatchError, ChangeError, PurgeRequest, StreamState,
 };
-use crate::config::{ConfigError, StreamConfig};
+use crate::config::{ConfigError, Retention, StreamConfig};
 use crate::consumer::{ConsumerConfig, ConsumerState, ConsumerStateInfo, Notice};
 use crate::error::ReadError;
 use crate::format::op::Op;
@@ -223,14 +225,18 @@ impl Stream {
                 config: &encoded,
             };
             let lsn = self.core.log(&mut data, &op)?;
+            let decided = data.config.retention == Retention::Interest;
             data.config = config;
             data.config_dirty = true;
+            if !decided {
+                data.abandon_everything();
+            }
             lsn
         };
         self.core.enforce_limits()?;
-        self.core.drop_unneeded()?;
         // A new maximum age counts at once.
         self.core.plan_expiry(TimestampNs(i64::MIN));
+        self.core.settle_claims_or_later();
         self.core.shared.wake.ask();
         Ok(self.ticket(lsn))
     }
@@ -307,7 +313,7 @@ impl Stream {
         let core = ConsumerCore::new(id, created, &self.core, state)?;
         let lsn = self.log_consumer(&core, created)?;
         let filters = core.lock().filters().clone();
-        self.core.lock().set_interest(id, Some(filters));
+        self.core.lock().interest.insert(&core, &filters);
         consumers.insert(core.name.clone(), core.clone());
         Ok((
             Consumer {
@@ -365,24 +371,10 @@ impl Stream {
         let Some(core) = consumers.get(name).cloned() else {
             return Err(ChangeError::NotFound);
         };
-        let mut data = core.lock();
-        let mut lsn = Lsn(0);
-        if self.core.is_file() && !data.state.config().memory {
-            let op = Op::ConsumerDelete {
-                stream: self.core.id,
-                consumer: core.id,
-            };
-            lsn = self.core.shared.log_control(&op)?;
-            self.core
-                .shared
-                .consumer_deleted(self.core.id, core.id, lsn);
-        }
-        data.deleted = true;
+        let lsn = core.delete(&self.core)?;
         consumers.remove(name);
-        self.core.lock().set_interest(core.id, None);
-        drop(data);
         drop(consumers);
-        self.core.drop_unneeded()?;
+        self.core.settle_claims_or_later();
         Ok(self.ticket(lsn))
     }
 
@@ -467,7 +459,7 @@ impl Consumer {
 
     /// Acknowledges a message, or with [`crate::consumer::AckPolicy::All`] everything up to it.
     pub fn ack(&self, seq: Seq, now: TimestampNs) -> Result<AckResult, ChangeError> {
-        self.core.acknowledge(|state| state.ack(seq, now))
+        self.core.finish(seq, Final::Ack, now)
     }
 
     /// Asks for redelivery, at once or after `delay_ns`.
@@ -477,27 +469,22 @@ impl Consumer {
         delay_ns: Option<u64>,
         now: TimestampNs,
     ) -> Result<AckResult, ChangeError> {
-        self.core.acknowledge(|state| state.nak(seq, delay_ns, now))
+        self.core.respond(|state| state.nak(seq, delay_ns, now))
     }
 
     /// Gives a message up: it is never redelivered.
     pub fn term(&self, seq: Seq, now: TimestampNs) -> Result<AckResult, ChangeError> {
-        self.core.acknowledge(|state| state.term(seq, now))
+        self.core.finish(seq, Final::Term, now)
     }
 
     /// Restarts the time until redelivery.
     pub fn in_progress(&self, seq: Seq, now: TimestampNs) -> Result<AckResult, ChangeError> {
-        self.core.acknowledge(|state| state.in_progress(seq, now))
+        self.core.respond(|state| state.in_progress(seq, now))
     }
 
     /// Starts over at `next`.
     pub fn reset(&self, next: Seq) -> Result<Lsn, ChangeError> {
-        let result = self.core.acknowledge(|state| {
-            state.reset(next);
-            crate::consumer::AckOutcome::AlreadyDone
-        })?;
-        self.core.forget_counts();
-        Ok(result.lsn)
+        self.core.reset(next)
     }
 
     /// Positions and counters.

@@ -4,16 +4,136 @@
 //! compared. A message is needed by a consumer whose filter matches and that has not delivered it,
 //! waits for its acknowledgement, or has given it up and keeps it as a dead letter.
 
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use super::core::StreamCore;
 use super::cursor::ConsumerCore;
+use super::release::{Leaving, ReleaseOrder};
 use super::state::StreamData;
-use super::types::ChangeError;
 use crate::config::Retention;
-use crate::consumer::Acked;
-use crate::ids::{ConsumerId, Lsn, Seq};
+use crate::ids::{ConsumerId, Seq};
 use crate::subject::Filter;
+
+/// Which consumers want which subjects. Consumers with the same filter share an entry, and a
+/// subject finds the filters without wildcards directly.
+#[derive(Default)]
+pub(crate) struct Interest {
+    /// Consumers without a filter, or with the filter `>`.
+    everything: Consumers,
+    literal: HashMap<Box<[u8]>, Consumers>,
+    /// By the filter's text.
+    wildcard: BTreeMap<Box<[u8]>, (Filter, Consumers)>,
+}
+
+/// In order of their ids.
+#[derive(Default)]
+struct Consumers(Vec<(ConsumerId, Arc<ConsumerCore>)>);
+
+impl Consumers {
+    fn insert(&mut self, consumer: &Arc<ConsumerCore>) {
+        let id = consumer.id;
+        if let Err(at) = self.0.binary_search_by_key(&id, |(id, _)| *id) {
+            if self.0.is_empty() {
+                // Most filters are of one consumer.
+                self.0.reserve_exact(1);
+            }
+            self.0.insert(at, (id, consumer.clone()));
+        }
+    }
+
+    fn remove(&mut self, id: ConsumerId) {
+        if let Ok(at) = self.0.binary_search_by_key(&id, |(id, _)| *id) {
+            self.0.remove(at);
+        }
+    }
+}
+
+impl fmt::Debug for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interest")
+            .field("everything", &self.everything.0.len())
+            .field("literal", &self.literal.len())
+            .field("wildcard", &self.wildcard.len())
+            .finish()
+    }
+}
+
+impl Interest {
+    pub fn insert(&mut self, consumer: &Arc<ConsumerCore>, filters: &[Filter]) {
+        if filters.is_empty() || filters.iter().any(Filter::is_all) {
+            return self.everything.insert(consumer);
+        }
+        for filter in filters {
+            let consumers = match filter.literal() {
+                Some(subject) => self.literal.entry(subject.into()).or_default(),
+                None => {
+                    let entry = self.wildcard.entry(filter.text().into());
+                    let (_, consumers) =
+                        entry.or_insert_with(|| (filter.clone(), Consumers::default()));
+                    consumers
+                }
+            };
+            consumers.insert(consumer);
+        }
+    }
+
+    pub fn remove(&mut self, id: ConsumerId, filters: &[Filter]) {
+        if filters.is_empty() || filters.iter().any(Filter::is_all) {
+            return self.everything.remove(id);
+        }
+        for filter in filters {
+            let text = filter.text();
+            if filter.literal().is_some() {
+                if let Some(consumers) = self.literal.get_mut(text) {
+                    consumers.remove(id);
+                    if consumers.0.is_empty() {
+                        self.literal.remove(text);
+                    }
+                }
+            } else if let Some((_, consumers)) = self.wildcard.get_mut(text) {
+                consumers.remove(id);
+                if consumers.0.is_empty() {
+                    self.wildcard.remove(text);
+                }
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.everything.0.is_empty() && self.literal.is_empty() && self.wildcard.is_empty()
+    }
+
+    fn wants(&self, subject: &[u8]) -> bool {
+        !self.everything.0.is_empty()
+            || self.literal.contains_key(subject)
+            || self.wildcard.values().any(|(f, _)| f.matches(subject))
+    }
+
+    /// Some of the consumers that want everything.
+    pub fn some_of_everything(&self, max: usize) -> Vec<Arc<ConsumerCore>> {
+        let consumers = self.everything.0.iter().take(max);
+        consumers.map(|(_, consumer)| consumer.clone()).collect()
+    }
+
+    /// Every consumer that wants `subject`, some of them more than once; all without a subject.
+    fn of(&self, subject: Option<&[u8]>) -> Vec<Arc<ConsumerCore>> {
+        let literal: Box<dyn Iterator<Item = &Consumers>> = match subject {
+            Some(subject) => Box::new(self.literal.get(subject).into_iter()),
+            None => Box::new(self.literal.values()),
+        };
+        let wildcard = self.wildcard.values();
+        let wildcard = wildcard.filter(|(f, _)| subject.is_none_or(|s| f.matches(s)));
+        [&self.everything]
+            .into_iter()
+            .chain(literal)
+            .chain(wildcard.map(|(_, consumers)| consumers))
+            .flat_map(|consumers| &consumers.0)
+            .map(|(_, consumer)| consumer.clone())
+            .collect()
+    }
+}
 
 fn wants(filters: &[Filter], subject: &[u8]) -> bool {
     filters.is_empty() || filters.iter().any(|filter| filter.matches(subject))
@@ -22,72 +142,41 @@ fn wants(filters: &[Filter], subject: &[u8]) -> bool {
 impl StreamData {
     /// Whether a message of `subject` is to be kept at all.
     pub fn has_interest(&self, subject: &[u8]) -> bool {
-        self.config.retention != Retention::Interest
-            || self
-                .interest
-                .iter()
-                .any(|(_, filters)| wants(filters, subject))
-    }
-
-    /// Notes what a consumer wants; `None` when it is gone.
-    pub fn set_interest(&mut self, consumer: ConsumerId, filters: Option<Arc<[Filter]>>) {
-        self.interest.retain(|(id, _)| *id != consumer);
-        if let Some(filters) = filters {
-            self.interest.push((consumer, filters));
-        }
+        self.config.retention != Retention::Interest || self.interest.wants(subject)
     }
 }
 
 impl StreamCore {
-    /// Removes what an acknowledgement made superfluous; returns the position of the removal.
-    pub(super) fn release(&self, acked: &Acked) -> Result<Lsn, ChangeError> {
-        let retention = self.lock().config.retention;
-        let seqs: Vec<u64> = match (retention, acked) {
-            (Retention::Limits, _) | (_, Acked::Nothing) => return Ok(Lsn(0)),
-            (_, Acked::One(seq)) => vec![seq.0],
-            (_, Acked::Many(seqs)) => seqs.iter().collect(),
+    /// Whether a consumer other than `except` needs a message. The release lock is held.
+    pub(super) fn is_needed(
+        &self,
+        order: &mut ReleaseOrder,
+        message: &Leaving,
+        except: Option<ConsumerId>,
+    ) -> bool {
+        let (seq, subject) = (Seq(message.seq), message.subject.as_deref());
+        let needs = |consumer: &Arc<ConsumerCore>| {
+            Some(consumer.id) != except && consumer.needs(seq, subject)
         };
-        let mut lsn = Lsn(0);
-        for seq in seqs {
-            if (retention == Retention::WorkQueue || !self.is_needed(seq)?)
-                && let Some(removed) = self.delete(seq)?
-            {
-                lsn = lsn.max(removed.lsn);
-            }
+        if order.blocker.upgrade().as_ref().is_some_and(needs) {
+            return true;
         }
-        Ok(lsn)
-    }
-
-    fn is_needed(&self, seq: u64) -> Result<bool, ChangeError> {
-        let Some(message) = self.get(seq)? else {
-            return Ok(true);
-        };
-        let consumers: Vec<Arc<ConsumerCore>> = self.lock_consumers().values().cloned().collect();
-        Ok(consumers
-            .iter()
-            .any(|consumer| consumer.needs(message.seq, message.subject())))
-    }
-
-    /// With interest retention, removes every message that no consumer needs (T-87, T-88).
-    pub(super) fn drop_unneeded(&self) -> Result<(), ChangeError> {
-        if self.lock().config.retention != Retention::Interest {
-            return Ok(());
+        let consumers = self.lock().interest.of(subject);
+        let found = consumers.iter().find(|consumer| needs(consumer));
+        if let Some(blocker) = found {
+            order.blocker = Arc::downgrade(blocker);
         }
-        let consumers: Vec<Arc<ConsumerCore>> = self.lock_consumers().values().cloned().collect();
-        let mut victims = Vec::new();
-        for (subject, seqs) in self.matching_seqs(&Filter::all())? {
-            let needed = |seq: &u64| consumers.iter().any(|c| c.needs(Seq(*seq), &subject));
-            victims.extend(seqs.into_iter().filter(|(seq, _)| !needed(seq)));
-        }
-        self.remove(victims)?;
-        Ok(())
+        found.is_some()
     }
 }
 
 impl ConsumerCore {
-    /// Whether this consumer still needs a message.
-    fn needs(&self, seq: Seq, subject: &[u8]) -> bool {
+    /// Whether this consumer still needs a message. If nobody can tell its subject, the consumer is
+    /// taken to want it.
+    fn needs(&self, seq: Seq, subject: Option<&[u8]>) -> bool {
         let data = self.lock();
-        wants(data.filters(), subject) && data.state.holds(seq)
+        !data.deleted
+            && subject.is_none_or(|subject| wants(data.filters(), subject))
+            && data.state.holds(seq)
     }
 }

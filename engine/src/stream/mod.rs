@@ -1,12 +1,14 @@
 //! Streams: ordered, subject-addressed messages with limits, and named cursors over them.
 
 mod admission;
+mod claims;
 pub(crate) mod core;
 mod count;
 pub(crate) mod cursor;
 pub(crate) mod dedup;
 pub(crate) mod due;
 mod expiry;
+mod deliver;
 pub(crate) mod extent;
 pub(crate) mod file_index;
 mod follow;
@@ -18,6 +20,7 @@ mod messages;
 mod notices;
 mod prior;
 mod read;
+mod release;
 mod remove;
 pub(crate) mod snapshot;
 mod start;
@@ -26,10 +29,11 @@ pub(crate) mod tail;
 mod tombstones;
 mod types;
 
-pub use cursor::{AckResult, Delivery, Idle, Next};
+pub use deliver::{Delivery, Idle, Next};
 pub use follow::{FollowError, Follower, NextMessage};
 pub use handle::{Consumer, Stream};
 pub use messages::Messages;
+pub use release::AckResult;
 pub use remove::Removed;
 pub use types::{
     Append, AppendError, Appended, BatchError, ChangeError, ExpectSubject, PurgeRequest, Rollup,

@@ -63,7 +63,7 @@ impl StreamCore {
     }
 
     /// The live message at `seq`, durable or not.
-    fn get_admitted(&self, seq: u64) -> Result<Option<Message>, ReadError> {
+    pub(super) fn get_admitted(&self, seq: u64) -> Result<Option<Message>, ReadError> {
         let file = {
             let data = self.lock();
             if !data.is_live(seq) {

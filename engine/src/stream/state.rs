@@ -9,15 +9,16 @@ use std::sync::Arc;
 use super::dedup::{DedupWindow, IdHash};
 use super::extent::Extent;
 use super::front::FrontWindow;
+use super::interest::Interest;
 use super::prior::Prior;
 use super::tail::Tail;
 use super::tombstones::Tombstones;
 use crate::config::StreamConfig;
+use crate::consumer::Claim;
 use crate::format::op::SeqRange;
 use crate::format::record::Record;
-use crate::ids::{ConsumerId, Lsn, Seq, TimestampNs};
+use crate::ids::{Lsn, Seq, TimestampNs};
 use crate::limits::accounted_bytes;
-use crate::subject::Filter;
 
 /// How many removals are remembered for [`StreamData::removed_at_or_after`].
 const REMOVALS_REMEMBERED: usize = 1024;
@@ -64,8 +65,12 @@ pub(crate) struct StreamData {
     /// The configuration changed since the last checkpoint.
     pub config_dirty: bool,
     pub deleted: bool,
-    /// What each consumer wants, for interest retention.
-    pub interest: Vec<(ConsumerId, Arc<[Filter]>)>,
+    /// Which consumers want what.
+    pub interest: Interest,
+    /// What consumers needed and need no more; see [`super::claims`].
+    pub abandoned: Vec<Arc<Claim>>,
+    /// They changed since the last checkpoint.
+    pub abandoned_dirty: bool,
 }
 
 impl StreamData {
@@ -96,7 +101,9 @@ impl StreamData {
             dirty_since: None,
             config_dirty: true,
             deleted: false,
-            interest: Vec::new(),
+            interest: Interest::default(),
+            abandoned: Vec::new(),
+            abandoned_dirty: false,
         }
     }
 
