@@ -82,10 +82,16 @@ pub(super) fn put_option(out: &mut Vec<u8>, value: Option<u64>) {
     }
 }
 
-/// A set of sequences as runs: distance from the end of the run before, and length.
+/// A set of sequences, as runs.
 pub(super) fn put_set(out: &mut Vec<u8>, set: &RoaringTreemap) {
+    put_runs(out, set.iter());
+}
+
+/// Ascending numbers as runs: distance from the end of the run before, and length. Returns whether
+/// there are any.
+pub(super) fn put_runs(out: &mut Vec<u8>, numbers: impl Iterator<Item = u64>) -> bool {
     let mut runs: Vec<(u64, u64)> = Vec::new();
-    for seq in set {
+    for seq in numbers {
         match runs.last_mut() {
             Some((first, len)) if *len < RUN_MAX && *first + *len == seq => *len += 1,
             _ => runs.push((seq, 1)),
@@ -93,11 +99,12 @@ pub(super) fn put_set(out: &mut Vec<u8>, set: &RoaringTreemap) {
     }
     put_u64(out, runs.len() as u64);
     let mut end = 0;
-    for (first, len) in runs {
+    for &(first, len) in &runs {
         put_u64(out, first - end);
         put_u64(out, len);
         end = first + len;
     }
+    !runs.is_empty()
 }
 
 /// The sum, with a successor.
@@ -197,8 +204,17 @@ impl<'a> Reader<'a> {
 
     /// A set of sequences below `end_max`.
     pub(super) fn set(&mut self, end_max: u64) -> Result<RoaringTreemap, ConsumerFormatError> {
+        self.part(0, end_max)
+    }
+
+    /// A set of sequences in `first..end_max`, written as their distances from `first`.
+    pub(super) fn part(
+        &mut self,
+        first: u64,
+        end_max: u64,
+    ) -> Result<RoaringTreemap, ConsumerFormatError> {
         let mut set = RoaringTreemap::new();
-        let mut end = 0;
+        let mut end = first;
         for _ in 0..self.count()? {
             let first = ahead(end, self.u64()?)?;
             let len = self.u64()?;

@@ -57,11 +57,18 @@ impl DeliveryCounts {
 
     /// Messages with a count other than 1, ascending.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
-        let mut seqs = self.never.clone();
-        for plane in &self.planes {
-            seqs |= plane;
+        self.range(0, u64::MAX)
+    }
+
+    /// Those in `first..end`.
+    pub(super) fn range(&self, first: u64, end: u64) -> impl Iterator<Item = (u64, u32)> + '_ {
+        let mut found = RoaringTreemap::new();
+        for plane in self.planes.iter().chain([&self.never]) {
+            let mut seqs = plane.iter();
+            seqs.advance_to(first);
+            found.extend(seqs.take_while(|&seq| seq < end));
         }
-        seqs.into_iter().map(|seq| (seq, self.get(seq)))
+        found.into_iter().map(|seq| (seq, self.get(seq)))
     }
 
     pub(super) fn clear(&mut self) {

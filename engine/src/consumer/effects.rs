@@ -84,7 +84,7 @@ impl ConsumerState {
     pub(super) fn apply_deliver(&mut self, seq: u64, tick: Tick) {
         self.delivered.consumer += 1;
         self.delivered.stream = seq;
-        self.listed.remove_range(..=seq);
+        self.unlist_through(seq);
         self.next = self.next.max(seq + 1);
         self.clock = tick;
         if self.config.ack == AckPolicy::None {
@@ -97,6 +97,7 @@ impl ConsumerState {
         };
         let due = self.dues().of(seq, tick);
         self.pending.push(seq, entry, due);
+        self.changed.note(seq);
     }
 
     pub(super) fn apply_redeliver(&mut self, seq: u64, tick: Tick) {
@@ -110,6 +111,7 @@ impl ConsumerState {
         self.urgent.remove(seq);
         self.delayed.remove(&seq);
         self.pending.set_sent(seq, tick);
+        self.changed.note(seq);
         self.arm(seq);
     }
 
@@ -121,7 +123,9 @@ impl ConsumerState {
             };
             self.floor = self.delivered;
             self.listed.insert(seq);
+            self.changed.note(seq);
         } else if self.pending.contains(seq) {
+            self.changed.note(seq);
             self.deliveries
                 .set(seq, self.deliveries.get(seq).saturating_sub(1));
             self.delayed.remove(&seq);
@@ -132,6 +136,7 @@ impl ConsumerState {
 
     pub(super) fn apply_nak(&mut self, seq: u64) {
         if self.pending.contains(seq) {
+            self.changed.note(seq);
             self.delayed.remove(&seq);
             self.urgent.insert(seq);
             self.arm(seq);
@@ -140,6 +145,7 @@ impl ConsumerState {
 
     pub(super) fn apply_nak_until(&mut self, seq: u64, due: Tick) {
         if self.pending.contains(seq) {
+            self.changed.note(seq);
             self.urgent.remove(seq);
             self.delayed.insert(seq, due);
             self.arm(seq);
@@ -149,6 +155,7 @@ impl ConsumerState {
     pub(super) fn apply_progress(&mut self, seq: u64, tick: Tick) {
         self.clock = tick;
         if self.pending.contains(seq) {
+            self.changed.note(seq);
             self.delayed.remove(&seq);
             self.pending.set_sent(seq, tick);
             self.arm(seq);
@@ -172,6 +179,7 @@ impl ConsumerState {
             self.urgent.remove(seq);
             self.delayed.remove(&seq);
             self.exhausted.insert(seq);
+            self.changed.note(seq);
         }
     }
 
@@ -227,6 +235,7 @@ impl ConsumerState {
             return Dropped::Unknown;
         };
         self.deliveries.set(seq, 1);
+        self.changed.note(seq);
         dropped
     }
 
@@ -253,7 +262,22 @@ impl ConsumerState {
             && first < to
         {
             self.events.unlisted(first);
-            self.listed.remove(first);
+            self.unlist(first);
+        }
+    }
+
+    pub(super) fn unlist(&mut self, seq: u64) {
+        if self.listed.remove(seq) {
+            self.changed.note(seq);
+        }
+    }
+
+    /// Drops listed messages up to `seq`, silently.
+    pub(super) fn unlist_through(&mut self, seq: u64) {
+        while let Some(first) = self.listed.min()
+            && first <= seq
+        {
+            self.unlist(first);
         }
     }
 }

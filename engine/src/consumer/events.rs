@@ -322,7 +322,7 @@ impl ConsumerState {
             EventKind::Trim => self.apply_trimmed(sequence(operand)?),
             EventKind::Reset => self.apply_reset(sequence(operand)?.max(1)),
             EventKind::Unlist => {
-                self.listed.remove(operand);
+                self.unlist(operand);
             }
             _ => {
                 let first = self.delivered.stream.checked_sub(operand);

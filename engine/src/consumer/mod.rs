@@ -11,8 +11,8 @@
 //!    committed (too large for the request, T-45) has simply not been touched.
 //!
 //! Durability: [`ConsumerState::drain_events`] yields what happened as compact bytes for the
-//! write-ahead log; [`ConsumerState::encode_snapshot`] and [`ConsumerState::apply_events`] bring
-//! the same state back. The order of the redelivery queue is not stored: what was queued is due at
+//! write-ahead log; a snapshot and [`ConsumerState::apply_events`] bring the same state back. A
+//! snapshot is [whole](ConsumerState::encode_snapshot), or a head and the containers that changed. The order of the redelivery queue is not stored: what was queued is due at
 //! once after a restart.
 //!
 //! Row ids such as `T-58` or `DLV-013` name the observable rules that the code obeys.
@@ -21,6 +21,7 @@ mod acks;
 mod claim;
 mod codec;
 mod config;
+mod containers;
 mod delivery_counts;
 mod effects;
 mod events;

@@ -35,7 +35,7 @@ impl ConsumerState {
     pub fn message_removed(&mut self, seq: Seq, reason: RemovalReason) {
         if self.listed.contains(seq.0) {
             self.events.unlisted(seq.0);
-            self.listed.remove(seq.0);
+            self.unlist(seq.0);
         } else if self.pending.contains(seq.0) || self.exhausted.contains(seq.0) {
             self.notice_removed(seq.0, reason);
             let distance = self.distance(seq.0);
@@ -78,7 +78,7 @@ impl ConsumerState {
                 let listed: Vec<u64> = self.listed.iter().filter(gone).collect();
                 for seq in listed {
                     self.events.unlisted(seq);
-                    self.listed.remove(seq);
+                    self.unlist(seq);
                 }
                 let pending = self.pending.iter().map(|(seq, _)| seq);
                 let removed: RoaringTreemap =
@@ -117,7 +117,7 @@ impl ConsumerState {
 
     pub(super) fn apply_purged_below(&mut self, resume: u64) {
         let resume = resume.max(1);
-        self.listed.remove_range(..resume);
+        self.unlist_through(resume - 1);
         self.next = self.next.max(resume);
         let mut acked = self.floor.consumer;
         while let Some((seq, entry)) = self.pending.first()
@@ -158,6 +158,7 @@ impl ConsumerState {
     }
 
     pub(super) fn apply_reset(&mut self, next: u64) {
+        self.note_all_changed();
         self.delivered = SeqPair {
             consumer: 0,
             stream: next - 1,

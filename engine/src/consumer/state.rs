@@ -6,6 +6,7 @@ use std::fmt;
 use roaring::RoaringTreemap;
 
 use super::config::{AckPolicy, ConsumerConfig};
+use super::containers::Changed;
 use super::delivery_counts::DeliveryCounts;
 use super::effects::Dues;
 use super::events::{EventKind, EventLog};
@@ -137,6 +138,8 @@ pub struct ConsumerState {
     pub(super) resume_at: Option<TimestampNs>,
     pub(super) notices: Notices,
     pub(super) events: EventLog,
+    /// What the next checkpoint has to write.
+    pub(super) changed: Changed,
 }
 
 impl ConsumerState {
@@ -153,7 +156,7 @@ impl ConsumerState {
             consumer: 0,
             stream: listed.min().unwrap_or(next) - 1,
         };
-        let state = ConsumerState {
+        let mut state = ConsumerState {
             delivered: below,
             floor: below,
             next,
@@ -170,8 +173,10 @@ impl ConsumerState {
             resume_at: config.pause_until,
             notices: Notices::default(),
             events: EventLog::new(!config.memory),
+            changed: Changed::default(),
             config,
         };
+        state.note_all_changed();
         invariants::debug_check(&state);
         state
     }

@@ -130,7 +130,9 @@ impl Checkpointer {
         // of it there can be replayed only on top of the stream as it was.
         let mut deleted = self.catalogue.deleted();
         deleted.retain(|(_, lsn)| *lsn <= free);
-        let consumers_deleted = self.shared.deleted_consumers();
+        // So does a consumer: replay of its deletion needs to know what it held.
+        let mut consumers_deleted = self.shared.deleted_consumers();
+        consumers_deleted.retain(|(_, _, lsn)| *lsn <= free);
         let changed = shares.len() + deleted.len() + consumers_deleted.len() > 0;
         if !changed && !force {
             return Ok(());
@@ -193,6 +195,10 @@ impl Checkpointer {
         }
         for (stream, consumer, _) in consumers_deleted {
             batch.delete(&keys::consumer(*stream, *consumer));
+            let containers = keys::consumer_containers(*stream, *consumer);
+            for (key, _) in self.meta.scan_prefix(&containers) {
+                batch.delete(key);
+            }
         }
         let dead = self.unlist(&unlisted);
         for segment in &dead {
@@ -422,8 +428,15 @@ impl Checkpointer {
                 false => batch.put(&key, claims),
             }
         }
-        for (consumer, _, value) in &share.consumers {
-            batch.put(&keys::consumer(id, consumer.id), value);
+        for consumer in &share.consumers {
+            batch.put(&keys::consumer(id, consumer.core.id), &consumer.head);
+            for (container, value) in &consumer.containers {
+                let key = keys::consumer_container(id, consumer.core.id, *container);
+                match value {
+                    Some(value) => batch.put(&key, value),
+                    None => batch.delete(&key),
+                }
+            }
         }
         self.put_dedup(share, batch, expired);
     }

@@ -23,6 +23,8 @@ pub(crate) mod kind {
     pub const DEDUP: u8 = b'e';
     /// One consumer.
     pub const CONSUMER: u8 = b'f';
+    /// One container of a consumer.
+    pub const CONSUMER_CONTAINER: u8 = b'h';
     /// Claims of consumers that are not settled.
     pub const CLAIMS: u8 = b'g';
 }
@@ -47,6 +49,20 @@ pub(crate) fn consumer(stream: StreamId, id: ConsumerId) -> Vec<u8> {
     numbered(stream, kind::CONSUMER, id.0)
 }
 
+/// Prefix of a consumer's containers.
+pub(crate) fn consumer_containers(stream: StreamId, id: ConsumerId) -> Vec<u8> {
+    numbered(stream, kind::CONSUMER_CONTAINER, id.0)
+}
+
+/// A container of a consumer.
+pub(crate) fn consumer_container(stream: StreamId, id: ConsumerId, container: u64) -> Vec<u8> {
+    [
+        &consumer_containers(stream, id)[..],
+        &container.to_be_bytes(),
+    ]
+    .concat()
+}
+
 /// A sealed file.
 pub(crate) fn segment(id: SegmentId) -> Vec<u8> {
     [SEGMENTS, &id.0.to_be_bytes()].concat()
@@ -58,6 +74,8 @@ pub(crate) struct StreamKey {
     pub stream: StreamId,
     pub kind: u8,
     pub number: u64,
+    /// A second number: the container of a consumer.
+    pub part: u64,
 }
 
 /// Takes a key below [`STREAMS`] apart.
@@ -65,14 +83,20 @@ pub(crate) fn parse_stream(key: &[u8]) -> Option<StreamKey> {
     let rest = key.strip_prefix(STREAMS)?;
     let (id, rest) = rest.split_first_chunk::<8>()?;
     let (kind, rest) = rest.split_first()?;
-    let number = match rest.len() {
-        0 => 0,
-        _ => u64::from_be_bytes(rest.try_into().ok()?),
-    };
+    let mut numbers = [0; 2];
+    let (words, rest) = rest.as_chunks::<8>();
+    if !rest.is_empty() || words.len() > numbers.len() {
+        return None;
+    }
+    for (number, word) in numbers.iter_mut().zip(words) {
+        *number = u64::from_be_bytes(*word);
+    }
+    let [number, part] = numbers;
     Some(StreamKey {
         stream: StreamId(u64::from_be_bytes(*id)),
         kind: *kind,
         number,
+        part,
     })
 }
 

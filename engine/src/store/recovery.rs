@@ -78,6 +78,11 @@ impl Recovered {
             let key = keys::parse_stream(key).ok_or(FormatError::OutOfRange { what: "key" })?;
             recovered.take_value(key, value)?;
         }
+        let consumers = recovered.streams.values_mut();
+        for consumer in consumers.flat_map(|stream| stream.consumers.values_mut()) {
+            let loaded = consumer.state.finish_loading();
+            loaded.map_err(|_| FormatError::OutOfRange { what: "consumer" })?;
+        }
         Ok(recovered)
     }
 
@@ -122,7 +127,7 @@ impl Recovered {
                 stream.data.abandoned = claims.into_iter().map(Arc::new).collect();
             }
             kind::CONSUMER => match get_consumer(value)? {
-                StoredConsumer::Whole(state, created, applied) => {
+                StoredConsumer::Head(state, created, applied) => {
                     let consumer = RecoveredConsumer {
                         created,
                         state: *state,
@@ -131,12 +136,21 @@ impl Recovered {
                     };
                     stream.consumers.insert(ConsumerId(key.number), consumer);
                 }
-                StoredConsumer::Config(_) => {
+                StoredConsumer::Config(_) | StoredConsumer::Whole(..) => {
                     return Err(FormatError::OutOfRange {
-                        what: "consumer without state",
+                        what: "consumer without head",
                     });
                 }
             },
+            kind::CONSUMER_CONTAINER => {
+                let consumer = stream.consumers.get_mut(&ConsumerId(key.number));
+                let loaded = consumer.map(|known| known.state.load_container(key.part, value));
+                if loaded.is_none_or(|loaded| loaded.is_err()) {
+                    return Err(FormatError::OutOfRange {
+                        what: "consumer container",
+                    });
+                }
+            }
             found => {
                 return Err(FormatError::UnknownKind {
                     what: "metadata key",
@@ -238,7 +252,7 @@ impl Recovered {
             } => {
                 self.next_consumer = self.next_consumer.max(consumer.0 + 1);
                 match (get_consumer(config)?, stream.consumers.get_mut(consumer)) {
-                    (StoredConsumer::Whole(state, _, _), None) => {
+                    (StoredConsumer::Whole(state), None) => {
                         let recovered = RecoveredConsumer {
                             created: *created,
                             state: *state,

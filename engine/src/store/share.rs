@@ -11,7 +11,7 @@ use crate::consumer::Claim;
 use crate::format::varint;
 use crate::ids::{Lsn, SegmentId, Seq, TimestampNs};
 use crate::stream::core::StreamCore;
-use crate::stream::cursor::ConsumerCore;
+use crate::stream::cursor::{ConsumerCore, ConsumerShare};
 use crate::stream::extent::Extent;
 use crate::stream::snapshot::Positions;
 use crate::stream::tail::Tail;
@@ -30,7 +30,7 @@ pub(super) struct Share {
     /// Files in which nothing of the stream is live.
     pub dead: BTreeSet<SegmentId>,
     pub sealed: Option<Extent>,
-    pub consumers: Vec<(Arc<ConsumerCore>, Lsn, Vec<u8>)>,
+    pub consumers: Vec<ConsumerShare>,
 }
 
 /// Takes a stream's changes; `None` when there are none, or the scope leaves them.
@@ -54,7 +54,7 @@ pub(super) fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
     if !wanted {
         return None;
     }
-    let consumers = freeze_consumers(consumers);
+    let consumers = consumers.iter().filter_map(ConsumerCore::freeze).collect();
     let mut data = core.lock();
     if data.deleted {
         return None;
@@ -101,16 +101,6 @@ pub(super) fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
     };
     drop(data);
     Some(share)
-}
-
-fn freeze_consumers(consumers: Vec<Arc<ConsumerCore>>) -> Vec<(Arc<ConsumerCore>, Lsn, Vec<u8>)> {
-    let mut frozen = Vec::new();
-    for consumer in consumers {
-        if let Some((applied, value)) = consumer.freeze() {
-            frozen.push((consumer, applied, value));
-        }
-    }
-    frozen
 }
 
 impl Share {
@@ -164,9 +154,7 @@ impl Share {
         data.priors.clear();
         self.core.drop_tail_of_deleted(&mut data);
         drop(data);
-        for (consumer, _, _) in &self.consumers {
-            consumer.lock().config_dirty = true;
-        }
+        self.consumers.iter().for_each(ConsumerShare::thaw);
     }
 
     /// Makes the new layout current.
@@ -190,11 +178,6 @@ impl Share {
         if let Some(frozen) = &self.frozen {
             shared.tail_ram_changed(frozen.ram_bytes(), 0);
         }
-        for (consumer, applied, _) in &self.consumers {
-            let mut data = consumer.lock();
-            data.forget_unlogged();
-            let newer = data.last_lsn > *applied;
-            data.dirty_since = newer.then(|| Lsn(applied.0 + 1));
-        }
+        self.consumers.iter().for_each(ConsumerShare::install);
     }
 }

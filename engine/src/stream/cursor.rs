@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::core::StreamCore;
 use super::read::Resolved;
 use super::release::Unit;
-use super::snapshot::{put_consumer, put_consumer_config};
+use super::snapshot::{put_consumer_config, put_consumer_head};
 use super::types::ChangeError;
 use crate::config::{ConfigError, Retention};
 use crate::consumer::{
@@ -51,6 +51,34 @@ pub(crate) struct ConsumerData {
     pub dirty_since: Option<Lsn>,
     pub config_dirty: bool,
     pub deleted: bool,
+}
+
+/// A consumer's share of a checkpoint.
+pub(crate) struct ConsumerShare {
+    pub core: Arc<ConsumerCore>,
+    /// Operations up to here are contained.
+    pub applied: Lsn,
+    pub head: Vec<u8>,
+    /// The containers that changed, `None` for those that hold nothing any more.
+    pub containers: Vec<(u64, Option<Vec<u8>>)>,
+}
+
+impl ConsumerShare {
+    /// Notes what was marked as saved, after a failure.
+    pub fn thaw(&self) {
+        let mut data = self.core.lock();
+        data.config_dirty = true;
+        let numbers = self.containers.iter().map(|(number, _)| *number);
+        data.state.put_back_changed(numbers);
+    }
+
+    /// The checkpoint is durable.
+    pub fn install(&self) {
+        let mut data = self.core.lock();
+        data.unlogged = Vec::new();
+        let newer = data.last_lsn > self.applied;
+        data.dirty_since = newer.then(|| Lsn(self.applied.0 + 1));
+    }
 }
 
 impl ConsumerCore {
@@ -164,10 +192,10 @@ impl ConsumerCore {
         self.log_events(&stream, &mut self.lock())
     }
 
-    /// The consumer's share of a checkpoint and the log position it contains; `None` when nothing
-    /// changed. Events are drained and the state is encoded under one hold of the lock: an event
-    /// that the state contains must not be replayed on top of it.
-    pub fn freeze(self: &Arc<Self>) -> Option<(Lsn, Vec<u8>)> {
+    /// The consumer's share of a checkpoint; `None` when nothing changed. Events are drained and the
+    /// state is encoded under one hold of the lock: an event that the state contains must not be
+    /// replayed on top of it.
+    pub fn freeze(self: &Arc<Self>) -> Option<ConsumerShare> {
         let stream = self.stream.upgrade()?;
         let mut data = self.lock();
         self.settle_events(&stream, &mut data);
@@ -175,10 +203,15 @@ impl ConsumerCore {
         if data.state.config().memory || data.deleted || unchanged {
             return None;
         }
-        let mut value = Vec::new();
-        put_consumer(&data.state, self.created, data.last_lsn, &mut value);
+        let mut head = Vec::new();
+        put_consumer_head(&data.state, self.created, data.last_lsn, &mut head);
         data.config_dirty = false;
-        Some((data.last_lsn, value))
+        Some(ConsumerShare {
+            core: self.clone(),
+            applied: data.last_lsn,
+            head,
+            containers: data.state.take_changed(),
+        })
     }
 
     /// Takes back a delivery that reached nobody.
@@ -374,11 +407,6 @@ impl ConsumerData {
     pub fn touched(&mut self, lsn: Lsn) {
         self.last_lsn = lsn;
         self.dirty_since.get_or_insert(lsn);
-    }
-
-    /// A checkpoint holds what the log refused.
-    pub fn forget_unlogged(&mut self) {
-        self.unlogged = Vec::new();
     }
 
     /// What the consumer needs now.

@@ -331,7 +331,7 @@ impl Stream {
             return Ok(Lsn(0));
         }
         let mut value = Vec::new();
-        super::snapshot::put_consumer_creation(&data.state, created, &mut value);
+        super::snapshot::put_consumer_creation(&data.state, &mut value);
         let (stream, consumer) = (self.core.id, core.id);
         let op = Op::ConsumerPut {
             stream,

@@ -107,28 +107,28 @@ fn version(input: &mut Cursor<'_>, what: &'static str) -> Result<(), FormatError
 /// Marks of a consumer's stored value.
 const CONFIG_ONLY: u8 = 0;
 const WITH_STATE: u8 = 1;
+const HEAD: u8 = 2;
 
-/// The value of a creation or checkpoint: configuration, state and the log position it contains.
-pub(crate) fn put_consumer(
+/// The value of a checkpoint: configuration, positions and the log position they contain. The
+/// containers have values of their own.
+pub(crate) fn put_consumer_head(
     state: &ConsumerState,
     created: TimestampNs,
     applied: Lsn,
     out: &mut Vec<u8>,
 ) {
-    out.push(WITH_STATE);
+    out.push(HEAD);
     put_config(state.config(), out);
     out.extend_from_slice(&created.0.to_le_bytes());
     varint::encode(applied.0, out);
-    state.encode_snapshot(out);
+    state.encode_head(out);
 }
 
-/// The value of a creation.
-pub(crate) fn put_consumer_creation(
-    state: &ConsumerState,
-    created: TimestampNs,
-    out: &mut Vec<u8>,
-) {
-    put_consumer(state, created, Lsn(0), out);
+/// The value of a creation: configuration and the whole state.
+pub(crate) fn put_consumer_creation(state: &ConsumerState, out: &mut Vec<u8>) {
+    out.push(WITH_STATE);
+    put_config(state.config(), out);
+    state.encode_snapshot(out);
 }
 
 /// The value of a changed configuration.
@@ -146,8 +146,11 @@ fn put_config(config: &ConsumerConfig, out: &mut Vec<u8>) {
 
 /// A consumer's stored value.
 pub(crate) enum StoredConsumer {
-    /// Configuration, state, time of creation, and the log position the state contains.
-    Whole(Box<ConsumerState>, TimestampNs, Lsn),
+    /// Configuration and whole state.
+    Whole(Box<ConsumerState>),
+    /// Configuration and positions, time of creation, and the log position they contain. The
+    /// containers follow.
+    Head(Box<ConsumerState>, TimestampNs, Lsn),
     /// A new configuration for a consumer that exists.
     Config(ConsumerConfig),
 }
@@ -161,10 +164,14 @@ pub(crate) fn get_consumer(bytes: &[u8]) -> Result<StoredConsumer, FormatError> 
     match kind {
         CONFIG_ONLY => Ok(StoredConsumer::Config(config)),
         WITH_STATE => {
+            let state = ConsumerState::decode_snapshot(config, input.rest()).map_err(unreadable)?;
+            Ok(StoredConsumer::Whole(Box::new(state)))
+        }
+        HEAD => {
             let created = TimestampNs(input.i64()?);
             let applied = Lsn(input.varint()?);
-            let state = ConsumerState::decode_snapshot(config, input.rest()).map_err(unreadable)?;
-            Ok(StoredConsumer::Whole(Box::new(state), created, applied))
+            let state = ConsumerState::decode_head(config, input.rest()).map_err(unreadable)?;
+            Ok(StoredConsumer::Head(Box::new(state), created, applied))
         }
         found => Err(FormatError::UnknownKind {
             what: "consumer",

@@ -78,6 +78,27 @@ impl PendingTable {
         self.chunks.values().flat_map(|chunk| chunk.iter())
     }
 
+    /// Messages in `first..end`.
+    pub(super) fn range(
+        &self,
+        first: u64,
+        end: u64,
+    ) -> impl Iterator<Item = (u64, PendingEntry)> + '_ {
+        let from = self.chunks.range(..=first).next_back();
+        let from = from.map_or(first, |(&at, _)| at);
+        self.chunks
+            .range(from..end.max(from))
+            .flat_map(|(_, chunk)| chunk.iter())
+            .skip_while(move |&(seq, _)| seq < first)
+            .take_while(move |&(seq, _)| seq < end)
+    }
+
+    /// The highest message.
+    pub(super) fn last(&self) -> Option<u64> {
+        let (_, chunk) = self.chunks.last_key_value()?;
+        chunk.iter().last().map(|(seq, _)| seq)
+    }
+
     /// Adds a first delivery. `seq` lies above every message in the table.
     pub(super) fn push(&mut self, seq: u64, entry: PendingEntry, due: Option<TimestampNs>) {
         debug_assert!(

@@ -103,6 +103,8 @@ struct Pair {
     /// Snapshot and the batches drained since.
     snapshot: Vec<u8>,
     batches: Vec<Vec<u8>>,
+    /// The containers that checkpoints have written, as they are kept.
+    kept: BTreeMap<u64, Vec<u8>>,
     latest: (u64, u64),
 }
 
@@ -123,13 +125,18 @@ fn snapshot_of(state: &ConsumerState) -> Vec<u8> {
 }
 
 impl Pair {
-    fn new(config: ConsumerConfig, next: u64, listed: Vec<u64>) -> Pair {
+    /// The stream's first message is `base + 1`.
+    fn new(config: ConsumerConfig, base: u64, next: u64, listed: Vec<u64>) -> Pair {
+        let next = base + next;
+        let listed: Vec<u64> = listed.iter().map(|seq| base + seq).collect();
         let start = StartPosition {
             next: Seq(next),
             listed: listed.iter().copied().map(Seq).collect(),
         };
         let mut bench = Bench::starting(config.clone(), 8, next);
         bench.state = ConsumerState::new(config.clone(), &start);
+        bench.stored = (base + 1..=base + 8).map(|seq| (seq, true)).collect();
+        bench.last = base + 8;
         let snapshot = snapshot_of(&bench.state);
         let model = Model::new(config, next, listed);
         Pair {
@@ -138,6 +145,7 @@ impl Pair {
             now_ms: 1000,
             snapshot,
             batches: vec![],
+            kept: BTreeMap::new(),
             latest: (0, 0),
         }
     }
@@ -175,13 +183,37 @@ impl Pair {
         } else {
             self.snapshot.clone_from(&live);
             self.batches.clear();
-            ConsumerState::decode_snapshot(config, &live).expect("own snapshot")
+            self.restored_from_parts(config)
         };
         assert_eq!(snapshot_of(&restored), live);
         let kept = self.bench.state.take_notices();
         assert!(kept.is_empty(), "notices are compared after every step");
         self.bench.state = restored;
         self.model.restart();
+    }
+
+    /// What a restart finds that reads a head and the containers kept so far. A checkpoint that
+    /// fails comes before the one that is kept.
+    fn restored_from_parts(&mut self, config: ConsumerConfig) -> ConsumerState {
+        let live = &mut self.bench.state;
+        let lost = live.take_changed();
+        live.put_back_changed(lost.into_iter().map(|(number, _)| number));
+        for (number, container) in live.take_changed() {
+            match container {
+                Some(container) => self.kept.insert(number, container),
+                None => self.kept.remove(&number),
+            };
+        }
+        let mut head = Vec::new();
+        live.encode_head(&mut head);
+        let mut state = ConsumerState::decode_head(config, &head).expect("own head");
+        for (&number, container) in &self.kept {
+            state
+                .load_container(number, container)
+                .expect("own container");
+        }
+        state.finish_loading().expect("own state");
+        state
     }
 
     fn apply(&mut self, step: &Step) {
@@ -348,10 +380,12 @@ proptest! {
     #[test]
     fn a_consumer_behaves_like_the_model(
         config in config(), next in 1u64..12, listed in vec(any::<bool>(), 0..8),
+        // Around the end of a container, too.
+        base in prop_oneof![Just(0u64), (1u64 << 16) - 30..1 << 16],
         steps in vec(step(), 1..80),
     ) {
         let listed = listed.iter().zip(1..next).filter(|(listed, _)| **listed);
-        let mut pair = Pair::new(config, next, listed.map(|(_, seq)| seq).collect());
+        let mut pair = Pair::new(config, base, next, listed.map(|(_, seq)| seq).collect());
         for step in &steps {
             pair.apply(step);
             pair.check();
@@ -402,7 +436,7 @@ proptest! {
         config in config(), steps in vec(step(), 1..40),
         damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
-        let mut pair = Pair::new(config, 1, vec![]);
+        let mut pair = Pair::new(config, 0, 1, vec![]);
         for step in &steps {
             pair.apply(step);
             pair.bench.notices();
