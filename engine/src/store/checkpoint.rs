@@ -522,7 +522,8 @@ pub(crate) fn open_file(
 /// Last position before a stream's first operation that is not in a checkpoint.
 fn before_dirty(core: &StreamCore, assigned: Lsn) -> Lsn {
     let mut oldest = core.lock().dirty_since;
-    for consumer in core.lock_consumers().values() {
+    let consumers = core.lock_changed_consumers().clone();
+    for consumer in consumers {
         let dirty = consumer.lock().dirty_since;
         oldest = match (oldest, dirty) {
             (Some(a), Some(b)) => Some(a.min(b)),

@@ -387,7 +387,7 @@ impl Inner {
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = std::mem::replace(&mut *workers, Workers::Closed);
         for core in self.catalogue.all() {
-            let consumers: Vec<_> = core.lock_consumers().values().cloned().collect();
+            let consumers = core.lock_changed_consumers().clone();
             for consumer in consumers {
                 // What cannot be logged any more is delivered again after the restart.
                 let _ = consumer.flush();

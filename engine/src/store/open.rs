@@ -381,6 +381,9 @@ fn serve(
             data.last_lsn = consumer.applied;
             data.dirty_since = consumer.dirty_since;
             data.config_dirty = false;
+            if data.dirty_since.is_some() {
+                built.note_changed(&mut data);
+            }
         }
         let filters = built.lock().filters().clone();
         core.lock().interest.insert(&built, &filters);

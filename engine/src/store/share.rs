@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::checkpoint::{OWN_FILE_BYTES_MIN, Scope};
 use super::shared::StoreShared;
-use crate::format::timers::TimerKind;
 use crate::consumer::Claim;
+use crate::format::timers::TimerKind;
 use crate::format::varint;
 use crate::ids::{Lsn, SegmentId, Seq, TimestampNs};
 use crate::stream::core::StreamCore;
@@ -38,22 +38,19 @@ pub(super) struct Share {
 /// Consumers are taken before their stream. An operation on both that comes in between is contained
 /// in the stream's share alone: replay finds the consumer as it was before.
 pub(super) fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
-    let consumers: Vec<Arc<ConsumerCore>> = core.lock_consumers().values().cloned().collect();
-    let consumers_dirty = consumers.iter().any(|consumer| {
-        let data = consumer.lock();
-        data.dirty_since.is_some() || data.state.has_events()
-    });
+    let consumers_changed = !core.lock_changed_consumers().is_empty();
     let wanted = {
         let data = core.lock();
         let own = data.dirty_since.is_some() || data.config_dirty || data.abandoned_dirty;
         match scope {
-            Scope::All => own || consumers_dirty,
+            Scope::All => own || consumers_changed,
             Scope::LargeTails => data.tail.ram_bytes() >= OWN_FILE_BYTES_MIN,
         }
     };
     if !wanted {
         return None;
     }
+    let consumers = std::mem::take(&mut *core.lock_changed_consumers());
     let consumers = consumers.iter().filter_map(ConsumerCore::freeze).collect();
     let mut data = core.lock();
     if data.deleted {

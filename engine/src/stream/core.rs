@@ -44,6 +44,10 @@ pub(crate) struct StreamCore {
     pub consumers: Mutex<BTreeMap<String, Arc<ConsumerCore>>>,
     /// When maintenance has to look for messages whose time is over.
     expiry_at: AtomicI64,
+    /// Consumers that may have something for the next checkpoint. A consumer enters before its
+    /// operation gets a log position, so that a checkpoint that releases the log up to there finds
+    /// it here. Taken under a consumer's lock and never the other way round.
+    changed_consumers: Mutex<Vec<Arc<ConsumerCore>>>,
     /// Taken while consumers stop needing messages; see [`super::release`].
     pub(super) release: Mutex<ReleaseOrder>,
 }
@@ -86,6 +90,7 @@ impl StreamCore {
             consumers: Mutex::default(),
             // What became due while nobody looked.
             expiry_at: AtomicI64::new(i64::MIN),
+            changed_consumers: Mutex::default(),
             release: Mutex::default(),
         })
     }
@@ -99,6 +104,12 @@ impl StreamCore {
     /// Last sequence that readers and consumers may see.
     pub fn visible_seq(&self) -> u64 {
         self.gate.durable_seq().0
+    }
+
+    pub fn lock_changed_consumers(&self) -> MutexGuard<'_, Vec<Arc<ConsumerCore>>> {
+        self.changed_consumers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn lock_subject_count(&self) -> MutexGuard<'_, Option<((u64, u64), u64)>> {

@@ -51,6 +51,8 @@ pub(crate) struct ConsumerData {
     pub dirty_since: Option<Lsn>,
     pub config_dirty: bool,
     pub deleted: bool,
+    /// In the stream's list of changed consumers.
+    noted: bool,
 }
 
 /// A consumer's share of a checkpoint.
@@ -68,6 +70,7 @@ impl ConsumerShare {
     pub fn thaw(&self) {
         let mut data = self.core.lock();
         data.config_dirty = true;
+        self.core.note_changed(&mut data);
         let numbers = self.containers.iter().map(|(number, _)| *number);
         data.state.put_back_changed(numbers);
     }
@@ -109,6 +112,7 @@ impl ConsumerCore {
                 dirty_since: None,
                 config_dirty: true,
                 deleted: false,
+                noted: false,
             }),
         }))
     }
@@ -125,6 +129,24 @@ impl ConsumerCore {
         stream.is_file() && !data.state.config().memory
     }
 
+    /// Tells the next checkpoint to look at this consumer. Called before an operation is logged.
+    pub fn note_changed(self: &Arc<Self>, data: &mut ConsumerData) {
+        if !data.noted
+            && let Some(stream) = self.stream.upgrade()
+            && stream.is_file()
+        {
+            data.noted = true;
+            stream.lock_changed_consumers().push(self.clone());
+        }
+    }
+
+    /// As above, if something happened that is not logged.
+    pub(super) fn note_events(self: &Arc<Self>, data: &mut ConsumerData) {
+        if data.state.has_events() {
+            self.note_changed(data);
+        }
+    }
+
     /// Hands recorded events to the log, together with the removals they cause, as one unit;
     /// returns the position of the last one. Nothing changes when the log refuses.
     pub(super) fn log_events(
@@ -137,6 +159,7 @@ impl ConsumerCore {
         if quiet && data.unlogged.is_empty() {
             return Ok(data.last_lsn);
         }
+        self.note_changed(data);
         if stream.is_file() {
             stream.shared.room_for_control()?;
         }
@@ -199,6 +222,10 @@ impl ConsumerCore {
         let stream = self.stream.upgrade()?;
         let mut data = self.lock();
         self.settle_events(&stream, &mut data);
+        data.noted = false;
+        if !data.unlogged.is_empty() {
+            self.note_changed(&mut data);
+        }
         let unchanged = data.dirty_since.is_none() && !data.config_dirty;
         if data.state.config().memory || data.deleted || unchanged {
             return None;
@@ -215,23 +242,25 @@ impl ConsumerCore {
     }
 
     /// Takes back a delivery that reached nobody.
-    pub fn undeliver(&self, seq: Seq, consumer_seq: u64) -> bool {
+    pub fn undeliver(self: &Arc<Self>, seq: Seq, consumer_seq: u64) -> bool {
         let mut data = self.lock();
         let before = data.state.next_seq();
         let taken = data.state.undeliver(seq, consumer_seq);
         if data.state.next_seq() < before {
             data.pending.invalidate();
         }
+        self.note_events(&mut data);
         taken
     }
 
     /// Counters as of now.
-    pub fn info(&self) -> ConsumerStateInfo {
+    pub fn info(self: &Arc<Self>) -> ConsumerStateInfo {
         let first_seq = self.stream.upgrade().map(|stream| stream.lock().first_seq);
         let mut data = self.lock();
         if let Some(first_seq) = first_seq {
             data.catch_up(first_seq);
         }
+        self.note_events(&mut data);
         data.state.info()
     }
 
@@ -240,14 +269,21 @@ impl ConsumerCore {
     }
 
     /// A message was deleted on request.
-    pub fn message_deleted(&self, seq: Seq) {
-        self.lock()
-            .state
-            .message_removed(seq, RemovalReason::Deleted);
+    pub fn message_deleted(self: &Arc<Self>, seq: Seq) {
+        let mut data = self.lock();
+        data.state.message_removed(seq, RemovalReason::Deleted);
+        self.note_events(&mut data);
+    }
+
+    /// Moves what is due at `now` to the redelivery queue.
+    pub fn expire(self: &Arc<Self>, now: TimestampNs) {
+        let mut data = self.lock();
+        data.state.expire(now);
+        self.note_events(&mut data);
     }
 
     /// The stream was purged.
-    pub fn purged(&self, stream: &StreamCore, filter: Option<&Filter>) {
+    pub fn purged(self: &Arc<Self>, stream: &StreamCore, filter: Option<&Filter>) {
         let (first_seq, last_seq) = {
             let data = stream.lock();
             (data.first_seq, data.last_seq)
@@ -282,6 +318,7 @@ impl ConsumerCore {
         let mut data = self.lock();
         data.pending.invalidate();
         data.state.purged(purge, |seq| stream.lock().is_live(seq.0));
+        self.note_events(&mut data);
     }
 
     /// Replaces the configuration.
@@ -354,7 +391,7 @@ impl ConsumerCore {
     }
 
     /// Marks the consumer as deleted; it is no longer asked what it needs.
-    pub fn delete(&self, stream: &StreamCore) -> Result<Lsn, ChangeError> {
+    pub fn delete(self: &Arc<Self>, stream: &StreamCore) -> Result<Lsn, ChangeError> {
         let mut data = self.lock();
         let claim = data.claim();
         let op = Op::ConsumerDelete {
@@ -370,13 +407,14 @@ impl ConsumerCore {
     /// Logs an operation, if this consumer is logged at all, and gives a claim to the stream. Both
     /// happen under the stream's lock, so that a checkpoint of the stream holds both or neither.
     fn log_and_abandon(
-        &self,
+        self: &Arc<Self>,
         stream: &StreamCore,
         data: &mut ConsumerData,
         op: &Op<'_>,
         claim: Option<Claim>,
     ) -> Result<Lsn, ChangeError> {
         let logs = self.logs(stream, data);
+        self.note_changed(data);
         let mut held = stream.lock();
         let mut lsn = Lsn(0);
         if logs {

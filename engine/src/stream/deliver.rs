@@ -130,6 +130,7 @@ impl ConsumerCore {
     fn after_next(self: &Arc<Self>, stream: &StreamCore, next: &Next) {
         let mut data = self.lock();
         data.events_since_log += 1;
+        self.note_events(&mut data);
         let idle = !matches!(next, Next::Message(_));
         if (idle && data.state.has_events()) || data.events_since_log >= UNLOGGED_EVENTS_MAX {
             // Not logged now: they stay queued and go with the next acknowledgement.

@@ -325,8 +325,13 @@ impl Stream {
     }
 
     /// Logs a new consumer with its configuration and start, as one unit.
-    fn log_consumer(&self, core: &ConsumerCore, created: TimestampNs) -> Result<Lsn, ChangeError> {
+    fn log_consumer(
+        &self,
+        core: &Arc<ConsumerCore>,
+        created: TimestampNs,
+    ) -> Result<Lsn, ChangeError> {
         let mut data = core.lock();
+        core.note_changed(&mut data);
         if !self.core.is_file() || data.state.config().memory {
             return Ok(Lsn(0));
         }
@@ -504,7 +509,7 @@ impl Consumer {
 
     /// Moves what is due at `now` to the redelivery queue.
     pub fn expire(&self, now: TimestampNs) {
-        self.core.lock().state.expire(now);
+        self.core.expire(now);
     }
 
     /// The first sequence the consumer has not looked at yet.
