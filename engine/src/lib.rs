@@ -123,7 +123,7 @@ pub mod format;
 pub mod fuzzing;
 pub mod ids;
 pub mod index;
-mod invariants;
+pub mod invariants;
 pub mod io;
 pub mod limits;
 pub mod message;

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use riverlog_engine::consumer::ConsumerConfig;
 use riverlog_engine::io::Env;
+use riverlog_engine::io::sim::oracle;
 use riverlog_engine::io::sim::{Fault, OpKind, Persist, SimClock, SimDisk, Trigger};
 use riverlog_engine::{Lsn, Storage, Store, StreamConfig};
 use support::model::ModelStream;
@@ -292,6 +293,9 @@ impl World {
         let kills = self.rng.below(2) == 0;
         if !closes {
             disk.cut_power_now();
+        }
+        if let Some(op) = oracle::changed_after_sync(&disk.log(), &["seg/", "idx/", "ids/"]) {
+            panic!("seed {}: a sealed file was changed: {op}", self.seed);
         }
         let stopped = pairs[0].store.stopped().is_some();
         for (known, pair) in self.streams.iter_mut().zip(&mut pairs) {

@@ -4,6 +4,9 @@
 //! bytes, texts of protocol words, and mutations of earlier inputs. `RIVERLOG_FUZZ_SECONDS` (default 0)
 //! goes on after the fixed number of inputs for that long.
 
+#[path = "../../engine/tests/support/mod.rs"]
+mod support;
+
 use std::time::{Duration, Instant};
 
 use riverlog_engine::fuzzing as engine;
@@ -150,6 +153,7 @@ macro_rules! bodies {
 }
 
 bodies! {
+    engine: support::script::run;
     op: engine::fuzz_op;
     frame: engine::fuzz_frame;
     wal_recovery: engine::fuzz_wal_recovery;

@@ -97,9 +97,9 @@ pub fn violated(state: &ConsumerState) -> Option<Violation> {
     None
 }
 
-/// I16 against the stream: nothing is delivered that is not durable.
-pub fn within_stream(state: &ConsumerState, last_durable: Seq) -> bool {
-    state.info().delivered.stream_seq <= last_durable
+/// I16 against the stream: nothing is delivered that lies behind `last`.
+pub fn within_stream(state: &ConsumerState, last: Seq) -> bool {
+    state.info().delivered.stream_seq <= last
 }
 
 /// Panics in debug builds when an invariant is violated. The walk is skipped for consumers that

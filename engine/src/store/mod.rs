@@ -40,6 +40,7 @@ use crate::config::{Storage, StreamConfig};
 use crate::error::Stopped;
 use crate::format::op::Op;
 use crate::ids::{Lsn, Seq, StreamId, TimestampNs};
+use crate::invariants::{self, Violation};
 use crate::io::Env;
 use crate::stream::core::StreamCore;
 use crate::stream::state::StreamData;
@@ -292,6 +293,28 @@ impl Store {
     /// Counters of the commit path.
     pub fn metrics(&self) -> CommitCounts {
         self.inner.shared.queue.metrics().counts()
+    }
+
+    /// Looks whether everything that must hold does, in memory; for tests. Costs a walk over all
+    /// streams and consumers.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Violation`] found: a defect of this crate.
+    pub fn check_invariants(&self) -> Result<(), Violation> {
+        let shared = &self.inner.shared;
+        let streams = self.inner.catalogue.all();
+        let (held, budget) = (shared.tail_ram(), shared.tail_ram_budget());
+        if !invariants::within_tail_budget(held, budget, streams.len() as u64) {
+            return Err(Violation::OverBudget);
+        }
+        match streams
+            .iter()
+            .find_map(|core| invariants::violated_in(core))
+        {
+            Some(violation) => Err(violation),
+            None => Ok(()),
+        }
     }
 
     /// What the store holds in RAM against its budgets, and whether it accepts appends.

@@ -23,6 +23,7 @@ use crate::error::ReadError;
 use crate::format::op::Op;
 use crate::format::timers::TimerKind;
 use crate::ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
+use crate::invariants::is_visible;
 use crate::message::Message;
 use crate::subject::Filter;
 use crate::ticket::Ticket;
@@ -131,7 +132,16 @@ impl Stream {
 
     /// The message at `seq`; `None` when it was removed, not stored or is not durable.
     pub fn get(&self, seq: Seq) -> Result<Option<Message>, ReadError> {
-        self.core.get(seq.0)
+        self.core.get(seq.0).inspect(|message| self.check(message))
+    }
+
+    /// I2, wherever a message leaves the engine.
+    fn check(&self, message: &Option<Message>) {
+        debug_assert!(
+            message
+                .as_ref()
+                .is_none_or(|m| is_visible(m.seq.0, self.core.visible_seq()))
+        );
     }
 
     /// The newest message whose subject matches.
@@ -155,6 +165,7 @@ impl Stream {
     ) -> Result<Option<Message>, ReadError> {
         self.core
             .next_message(filters, from.0, &mut Resolved::default())
+            .inspect(|message| self.check(message))
     }
 
     /// The messages of a range of sequences that match any filter, all of them with no filter,
@@ -454,7 +465,12 @@ impl Consumer {
         now: TimestampNs,
         fits: &mut dyn FnMut(&Message) -> bool,
     ) -> Result<Next, ReadError> {
-        self.core.next(now, fits)
+        let next = self.core.next(now, fits)?;
+        if let Next::Message(delivery) = &next {
+            let durable = self.stream.core.visible_seq();
+            debug_assert!(is_visible(delivery.message.seq.0, durable));
+        }
+        Ok(next)
     }
 
     /// Takes back a delivery that reached nobody; the message is due at once.

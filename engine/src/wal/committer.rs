@@ -8,6 +8,7 @@ use super::queue::{CommitQueue, PoisonCause};
 use super::writer::{AppendError, Wal};
 use crate::error::Stopped;
 use crate::ids::{Lsn, Seq, StreamId};
+use crate::invariants;
 use crate::io::Env;
 
 /// What a step did.
@@ -177,6 +178,11 @@ impl Committer {
         let Some(batch) = self.in_hand.take() else {
             return;
         };
+        // I1, I15: guards what is acknowledged, so it stays on in release builds.
+        let synced = invariants::is_synced(batch.last_lsn(), self.wal.synced_lsn());
+        #[cfg(test)]
+        let synced = synced || self.publish_before_sync;
+        assert!(synced && self.queue.stopped().is_none());
         self.queue.publish(batch, sync_ns, &mut self.streams);
         self.report_room();
         self.queue.wake_room();

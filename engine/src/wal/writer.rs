@@ -94,6 +94,7 @@ pub struct Wal {
     prev_digest: u64,
     /// Ops were written since the last sync.
     unsynced_ops: bool,
+    synced_lsn: Lsn,
     disk_full: bool,
     mark: Vec<u8>,
 }
@@ -168,6 +169,7 @@ impl Wal {
             next_lsn: first_lsn,
             prev_digest: 0,
             unsynced_ops: false,
+            synced_lsn: Lsn(first_lsn.0 - 1),
             disk_full: false,
             mark: Vec::new(),
         })
@@ -208,7 +210,13 @@ impl Wal {
     pub fn sync(&mut self) -> Result<(), AppendError> {
         self.current.file.sync_data().map_err(failed("sync"))?;
         self.unsynced_ops = false;
+        self.synced_lsn = Lsn(self.next_lsn.0 - 1);
         Ok(())
+    }
+
+    /// The last op that a successful sync covers.
+    pub fn synced_lsn(&self) -> Lsn {
+        self.synced_lsn
     }
 
     /// Writes, without a sync, that everything so far is durable. With it a damaged last frame is

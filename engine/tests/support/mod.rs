@@ -5,6 +5,7 @@
 pub mod consumer_model;
 pub mod model;
 pub mod sample;
+pub mod script;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -539,6 +540,8 @@ impl Pair {
     pub fn compare(&mut self) -> Result<(), Halt> {
         self.catch_up();
         self.commit_all()?;
+        let checked = self.store.check_invariants();
+        checked.map_err(|violation| Halt::Differs(violation.to_string()))?;
         let (_, model) = self.history.last().ok_or(Halt::Stopped)?;
         differences(&self.stream, model).map_err(Halt::Differs)?;
         if self.consumer_unknown {

@@ -70,6 +70,7 @@ mod image;
 mod matrix;
 mod names;
 mod ops;
+pub mod oracle;
 mod rng;
 mod state;
 #[cfg(test)]
