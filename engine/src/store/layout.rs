@@ -35,6 +35,11 @@ impl Layout {
         self.dir.join("FORMAT.new")
     }
 
+    /// Disk space kept aside; its content means nothing.
+    pub fn reserve(&self) -> PathBuf {
+        self.dir.join("RESERVE")
+    }
+
     pub fn wal_dir(&self) -> PathBuf {
         self.dir.join("wal")
     }

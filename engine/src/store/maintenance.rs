@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::catalogue::Catalogue;
 use super::checkpoint::{Checkpointer, Scope, note_space};
 use super::error::CheckpointError;
+use super::reserve::Reserve;
 use super::shared::StoreShared;
 use crate::ids::{Lsn, TimestampNs};
 use crate::stream::core::StreamCore;
@@ -27,6 +28,7 @@ pub(crate) struct Maintenance {
     shared: Arc<StoreShared>,
     catalogue: Arc<Catalogue>,
     checkpointer: Checkpointer,
+    reserve: Reserve,
 }
 
 impl Maintenance {
@@ -34,11 +36,13 @@ impl Maintenance {
         shared: Arc<StoreShared>,
         catalogue: Arc<Catalogue>,
         checkpointer: Checkpointer,
+        reserve: Reserve,
     ) -> Maintenance {
         Maintenance {
             shared,
             catalogue,
             checkpointer,
+            reserve,
         }
     }
 
@@ -103,6 +107,9 @@ impl Maintenance {
             &self.shared,
             matches!(result, Err(CheckpointError::NoSpace { .. })),
         );
+        if result.is_ok() {
+            self.reserve.keep();
+        }
         result
     }
 

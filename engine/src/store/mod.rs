@@ -11,6 +11,7 @@ mod maintenance;
 mod open;
 mod options;
 mod recovery;
+mod reserve;
 mod share;
 pub(crate) mod shared;
 mod status;

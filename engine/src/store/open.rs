@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::catalogue::Catalogue;
-use super::checkpoint::{Checkpointer, Scope, open_file};
-use super::error::OpenError;
+use super::checkpoint::{Checkpointer, Scope, note_space, open_file};
+use super::error::{CheckpointError, OpenError};
 use super::identity;
 use super::layout::Layout;
 use super::maintenance::Maintenance;
 use super::options::StoreOptions;
 use super::recovery::{Recovered, RecoveredStream};
+use super::reserve::Reserve;
 use super::shared::StoreShared;
 use crate::cache::Cache;
 use crate::format::FormatError;
@@ -127,8 +128,21 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
     enter(&shared, &catalogue, &layout, &mut checkpointer, recovered)?;
     let behind = created || Lsn(replayed.next_lsn.0 - 1) != checkpoint;
     // Everything replayed came from the log on disk: there is nothing to wait for.
-    checkpointer.run(Scope::All, behind, &mut |_| Ok(()))?;
-    checkpointer.use_current_key()?;
+    let full = match checkpointer.run(Scope::All, behind, &mut |_| Ok(())) {
+        Ok(()) => false,
+        Err(CheckpointError::NoSpace { file }) => {
+            // The old log still has everything, and stays. What is deleted now makes room for the
+            // next attempt.
+            tracing::warn!(file = %file.display(), "no disk space left: what the log holds stays in memory");
+            true
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut reserve = Reserve::new(&env, &layout, options.wal.file_bytes);
+    match full {
+        true => reserve.give_up(),
+        false => checkpointer.use_current_key()?,
+    }
     let wal = Wal::create(
         &env,
         &layout.wal_dir(),
@@ -138,12 +152,17 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
         replayed.old_files,
     )
     .map_err(|error| OpenError::io(layout.wal_dir(), error))?;
-    // Last: from then on everything that counts has this key.
-    if identity.key != env.keys.as_ref().map(|keys| keys.current().id()) {
-        identity::write(&env, &layout, uuid)?;
+    note_space(&shared, full);
+    if !full {
+        reserve.keep();
+        // Last: from then on everything that counts has this key. On a full disk the old log does
+        // not have it yet.
+        if identity.key != env.keys.as_ref().map(|keys| keys.current().id()) {
+            identity::write(&env, &layout, uuid)?;
+        }
     }
     let committer = Committer::new(&env, queue, wal);
-    let maintenance = Maintenance::new(shared.clone(), catalogue.clone(), checkpointer);
+    let maintenance = Maintenance::new(shared.clone(), catalogue.clone(), checkpointer, reserve);
     Ok(Opened {
         shared,
         catalogue,

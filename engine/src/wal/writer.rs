@@ -64,6 +64,9 @@ struct Current {
     offset: u64,
 }
 
+/// On a full disk the first file of a log may be this small.
+const FIRST_FILE_BYTES_MIN: u64 = 16 << 10;
+
 /// A file that takes no more frames.
 struct Closed {
     path: PathBuf,
@@ -100,7 +103,8 @@ pub struct Wal {
 }
 
 impl Wal {
-    /// Starts a log whose first op will be `first_lsn`, in a new file that is durable on return.
+    /// Starts a log whose first op will be `first_lsn`, in a new file that is durable on return; where
+    /// there is no space for one of the usual size, in a smaller one.
     /// `recycle` are the files of the log before, all of whose ops are below `first_lsn`; they stay
     /// until [`Wal::release_through`] says that those ops are durable elsewhere.
     pub fn create(
@@ -123,8 +127,15 @@ impl Wal {
         let no = last_no + 1;
         let path = dir.join(log_file::file_name(no, SUFFIX));
         let file = env.io.open(&path, OpenMode::CreateNew)?;
-        let len = options.file_bytes.max(FRAMES_OFFSET + END_BYTES as u64);
-        if let Err(error) = file.allocate(len) {
+        let file_bytes = options.file_bytes.max(FRAMES_OFFSET + END_BYTES as u64);
+        let mut len = file_bytes;
+        while let Err(error) = file.allocate(len) {
+            if is_no_space(&error) && len / 4 >= FIRST_FILE_BYTES_MIN {
+                // A small one takes the deletes that make room for the next.
+                file.set_len(0)?;
+                len /= 4;
+                continue;
+            }
             // Without a header it is no part of the log, but it would keep the disk full.
             let _ = env.io.remove(&path);
             return Err(error);
@@ -152,7 +163,7 @@ impl Wal {
             dir: dir.to_owned(),
             store_uuid,
             options: WalOptions {
-                file_bytes: len,
+                file_bytes,
                 ..options
             },
             current: Current {
@@ -170,7 +181,7 @@ impl Wal {
             prev_digest: 0,
             unsynced_ops: false,
             synced_lsn: Lsn(first_lsn.0 - 1),
-            disk_full: false,
+            disk_full: len < file_bytes,
             mark: Vec::new(),
         })
     }
