@@ -1,13 +1,16 @@
 //! Entry points for fuzzers: bodies that must never panic, whatever the input. The same bodies run
 //! with seeded random input in the ordinary tests.
 
+mod encrypted;
 mod sealed;
 mod timers;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::format::file_header::FileHeader;
 use crate::format::frame::{FrameHead, HEAD_BYTES};
+use crate::format::key_ring::{Key, KeyRing};
 use crate::format::op::Op;
 use crate::ids::{ConsumerId, Lsn, Seq, StreamId};
 use crate::io::sim::{SimClock, SimDisk};
@@ -16,6 +19,7 @@ use crate::meta::{MetaBatch, MetaLog};
 use crate::wal::log_file::FRAMES_OFFSET;
 use crate::wal::{RecoverError, Wal, WalOptions, recover};
 
+pub use encrypted::fuzz_encrypted;
 pub use sealed::{fuzz_block, fuzz_run, fuzz_segment};
 pub use timers::fuzz_timers;
 
@@ -61,13 +65,14 @@ pub fn fuzz_frame(data: &[u8]) {
 /// Whatever is recovered must be an op that was written at its lsn, in order and once.
 pub fn fuzz_wal_recovery(data: &[u8]) {
     let disk = SimDisk::new(1);
-    let Some(files) = write_log(&disk) else {
+    let env = env_by(&disk, data);
+    let Some(files) = write_log(&env, &disk) else {
         return;
     };
     damage(&disk, &files, data);
     for after in [0, OPS / 3] {
-        let strict = recover_all(&disk, after, false);
-        let salvaged = recover_all(&disk, after, true);
+        let strict = recover_all(&env, after, false);
+        let salvaged = recover_all(&env, after, true);
         if let (Ok(strict), Ok(salvaged)) = (strict, salvaged) {
             assert_eq!(
                 strict, salvaged,
@@ -81,7 +86,7 @@ pub fn fuzz_wal_recovery(data: &[u8]) {
 /// only what was committed.
 pub fn fuzz_meta_recovery(data: &[u8]) {
     let disk = SimDisk::new(1);
-    let (env, dir) = (env(&disk), Path::new("/meta"));
+    let (env, dir) = (env_by(&disk, data), Path::new("/meta"));
     let Ok(mut log) = MetaLog::create(&env, dir, UUID) else {
         return;
     };
@@ -108,6 +113,18 @@ fn env(disk: &SimDisk) -> Env {
     Env::simulated(disk, &SimClock::new(0), 3)
 }
 
+/// The key of encrypted files.
+fn keys() -> Arc<KeyRing> {
+    Arc::new(KeyRing::new(Key::new(&[9; 32])))
+}
+
+/// As [`env`], with a key for every other length of the input.
+fn env_by(disk: &SimDisk, data: &[u8]) -> Env {
+    let mut env = env(disk);
+    env.keys = (data.len() % 2 == 1).then(keys);
+    env
+}
+
 fn encode_op(lsn: u64, out: &mut Vec<u8>) {
     let events = vec![lsn as u8; (lsn % 5) as usize * 30];
     match lsn % 3 {
@@ -130,14 +147,14 @@ fn encode_op(lsn: u64, out: &mut Vec<u8>) {
 }
 
 /// Writes a log of a few small files, with frames of one to three ops and marks.
-fn write_log(disk: &SimDisk) -> Option<Vec<PathBuf>> {
+fn write_log(env: &Env, disk: &SimDisk) -> Option<Vec<PathBuf>> {
     let dir = Path::new("/wal");
     let options = WalOptions {
         file_bytes: 9_000,
         files_max: 32,
         control_reserve_bytes: 0,
     };
-    let mut wal = Wal::create(&env(disk), dir, UUID, options, Lsn(1), Vec::new()).ok()?;
+    let mut wal = Wal::create(env, dir, UUID, options, Lsn(1), Vec::new()).ok()?;
     let mut next = 1;
     while next <= OPS {
         let count = (1 + next % 3).min(OPS + 1 - next);
@@ -196,10 +213,10 @@ fn damage(disk: &SimDisk, files: &[PathBuf], data: &[u8]) {
     }
 }
 
-fn recover_all(disk: &SimDisk, after: u64, salvage: bool) -> Result<Vec<u64>, RecoverError> {
+fn recover_all(env: &Env, after: u64, salvage: bool) -> Result<Vec<u64>, RecoverError> {
     let mut lsns: Vec<u64> = Vec::new();
     recover(
-        &env(disk),
+        env,
         Path::new("/wal"),
         UUID,
         Lsn(after),
@@ -280,21 +297,28 @@ mod tests {
     #[test]
     fn a_log_without_damage_is_recovered_whole() {
         let disk = SimDisk::new(1);
-        let files = write_log(&disk).expect("written");
+        let env = super::env(&disk);
+        let files = write_log(&env, &disk).expect("written");
         assert!(files.len() > 3, "{files:?}");
-        let lsns = recover_all(&disk, 0, false).expect("recovered");
+        let lsns = recover_all(&env, 0, false).expect("recovered");
         assert_eq!(lsns, (1..=OPS).collect::<Vec<_>>());
     }
 
     #[test]
+    fn forged_units() {
+        fuzz_encrypted(&[]);
+        run(10, 300, 200, fuzz_encrypted);
+    }
+
+    #[test]
     fn damaged_logs() {
-        run(4, 150, 5, fuzz_wal_recovery);
+        run(4, 150, 6, fuzz_wal_recovery);
         run(5, 100, 60, fuzz_wal_recovery);
     }
 
     #[test]
     fn damaged_metadata() {
-        run(6, 150, 5, fuzz_meta_recovery);
+        run(6, 150, 6, fuzz_meta_recovery);
         run(7, 100, 60, fuzz_meta_recovery);
     }
 

@@ -162,6 +162,7 @@ bodies! {
     block: engine::fuzz_block;
     segment: engine::fuzz_segment;
     run: engine::fuzz_run;
+    encrypted: engine::fuzz_encrypted;
     timers: engine::fuzz_timers;
     protocol: server::fuzz_protocol;
     headers: server::fuzz_headers;

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{UUID, damage, env};
+use super::{UUID, damage, env, env_by, keys};
 use bytes::Bytes;
 
 use crate::cache::Cache;
@@ -16,7 +16,6 @@ use crate::format::file_header::FileKind;
 use crate::format::footer::{self, Footer};
 use crate::format::identity::FileIdentity;
 use crate::format::key_page::{KeyPage, Value};
-use crate::format::key_ring::{Key, KeyRing};
 use crate::format::page::{self, PAGE_BYTES, PAYLOAD_BYTES_MAX, PageKind};
 use crate::format::record::{Record, flag};
 use crate::format::timers::TimerKind;
@@ -25,19 +24,14 @@ use crate::index::{
     Merge, MergeInput, MergeScope, Run, RunError, RunIdentity, RunManifest, RunSource, RunWriter,
     SubjectKey,
 };
-use crate::io::OpenMode;
 use crate::io::sim::SimDisk;
+use crate::io::{Env, OpenMode};
 use crate::segment::{LoadedBlock, Segment, SegmentManifest, SegmentWriter, Stretch};
 use crate::subject::Filter;
 
 const STREAM: StreamId = StreamId(3);
 const ID: SegmentId = SegmentId(1);
 const LAST_SEQ: u64 = 60;
-
-/// The key of encrypted files.
-fn keys() -> Arc<KeyRing> {
-    Arc::new(KeyRing::new(Key::new(&[9; 32])))
-}
 
 /// Decodes a block whose checksums hold and whose content is the input, one that was encrypted, and
 /// one whose head is the input. Whatever record is served must match its own checksum and lie inside
@@ -130,14 +124,13 @@ fn is_written(seq: u64) -> bool {
 }
 
 /// Writes a segment of two streams with the same messages and its run.
-fn write_sealed(disk: &SimDisk) -> std::io::Result<(SegmentManifest, [PathBuf; 2])> {
-    let env = env(disk);
+fn write_sealed(env: &Env) -> std::io::Result<(SegmentManifest, [PathBuf; 2])> {
     let files = [
         PathBuf::from("/sealed/1.seg"),
         PathBuf::from("/sealed/1.idx"),
     ];
     env.io.create_dir_all(Path::new("/sealed"))?;
-    let mut writer = SegmentWriter::new(&env, &files[0], UUID, ID)?;
+    let mut writer = SegmentWriter::new(env, &files[0], UUID, ID)?;
     let mut postings: BTreeMap<Vec<u8>, Vec<(Seq, u32)>> = BTreeMap::new();
     for (stream, codec) in [(STREAM, Codec::None), (StreamId(STREAM.0 + 1), Codec::S2)] {
         writer.begin_extent(stream, codec)?;
@@ -165,7 +158,7 @@ fn write_sealed(disk: &SimDisk) -> std::io::Result<(SegmentManifest, [PathBuf; 2
     }
     let sealed = writer.finish()?;
     let source = RunSource::Segment(sealed.manifest);
-    let mut run = RunWriter::new(&env, &files[1], UUID, source, 100)?;
+    let mut run = RunWriter::new(env, &files[1], UUID, source, 100)?;
     for (subject, postings) in &postings {
         run.push(STREAM, subject, postings)?;
     }
@@ -182,12 +175,13 @@ fn write_sealed(disk: &SimDisk) -> std::io::Result<(SegmentManifest, [PathBuf; 2
 /// as it was written or reported as lost; it is never absent and never another one.
 pub fn fuzz_segment(data: &[u8]) {
     let disk = SimDisk::new(1);
-    let Ok((manifest, files)) = write_sealed(&disk) else {
+    let env = env_by(&disk, data);
+    let Ok((manifest, files)) = write_sealed(&env) else {
         return;
     };
     damage(&disk, &files[..1], data);
     let cache = Arc::new(Cache::new(1 << 18, 4));
-    let segment = Segment::open(&env(&disk), &files[0], UUID, manifest, cache);
+    let segment = Segment::open(&env, &files[0], UUID, manifest, cache);
     for stream in [STREAM, StreamId(STREAM.0 + 1)] {
         for seq in 0..=LAST_SEQ + 1 {
             match segment.get(stream, Seq(seq)) {
@@ -259,29 +253,31 @@ fn check_walk(segment: &Segment, stream: StreamId) {
 /// pages are the input. The first answers rightly or not at all, neither panics.
 pub fn fuzz_run(data: &[u8]) {
     let disk = SimDisk::new(1);
-    let Ok((manifest, files)) = write_sealed(&disk) else {
+    let env = env_by(&disk, data);
+    let Ok((manifest, files)) = write_sealed(&env) else {
         return;
     };
     damage(&disk, &files[1..], data);
     let cache = || Arc::new(Cache::new(1 << 18, 4));
     let wanted = RunIdentity::OfSegment(manifest);
-    if let Ok(run) = Run::open(&env(&disk), &files[1], UUID, &wanted, cache()) {
+    if let Ok(run) = Run::open(&env, &files[1], UUID, &wanted, cache()) {
         check_run(&run, |_| true);
-        merge_with(&disk, Arc::new(run));
+        merge_with(&env, Arc::new(run));
     }
     let pages = split_pages(data);
     if write_pages(&disk, Path::new("/sealed/2.idx"), &pages).is_ok() {
         let manifest = SegmentManifest {
             id: SegmentId(2),
             footer_digest: 0,
+            key: None,
             ..manifest
         };
         let path = Path::new("/sealed/2.idx");
         let wanted = RunIdentity::OfSegment(manifest);
-        let run = Run::open(&env(&disk), path, UUID, &wanted, cache());
+        let run = Run::open(&env, path, UUID, &wanted, cache());
         read_all(&run);
         if let Ok(run) = run {
-            merge_with(&disk, Arc::new(run));
+            merge_with(&env, Arc::new(run));
         }
     }
     if let Ok(mut page) = KeyPage::new(Bytes::copy_from_slice(data)) {
@@ -310,8 +306,8 @@ fn check_run(run: &Run, is_kept: impl Fn(u64) -> bool) {
 
 /// Merges a run with itself, cut in two, without every fifth message. What comes out holds the
 /// messages of the first run, unless the merge fails.
-fn merge_with(disk: &SimDisk, run: Arc<Run>) {
-    let (env, path, id) = (env(disk), Path::new("/sealed/9.idx"), SegmentId(9));
+fn merge_with(env: &Env, run: Arc<Run>) {
+    let (path, id) = (Path::new("/sealed/9.idx"), SegmentId(9));
     _ = env.io.remove(path);
     let half = |first, last| MergeInput {
         run: run.clone(),
@@ -322,7 +318,7 @@ fn merge_with(disk: &SimDisk, run: Arc<Run>) {
         }),
     };
     let inputs = vec![half(LAST_SEQ / 2 + 1, u64::MAX), half(0, LAST_SEQ / 2)];
-    let writer = RunWriter::new(&env, path, UUID, RunSource::Merged(id), 10);
+    let writer = RunWriter::new(env, path, UUID, RunSource::Merged(id), 10);
     let Ok(mut merge) = Merge::new(inputs, writer.expect("no system call failed")) else {
         return;
     };
@@ -342,7 +338,7 @@ fn merge_with(disk: &SimDisk, run: Arc<Run>) {
         };
         let cache = Arc::new(Cache::new(1 << 18, 4));
         let wanted = RunIdentity::Exactly(manifest);
-        let merged = Run::open(&env, path, UUID, &wanted, cache).expect("just written");
+        let merged = Run::open(env, path, UUID, &wanted, cache).expect("just written");
         if run.postings_count() > 0 {
             check_run(&merged, is_kept);
         }

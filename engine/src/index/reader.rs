@@ -21,6 +21,7 @@ use crate::format::footer::{self, Footer};
 use crate::format::key_page::{
     KeyPage, PAGED_SUBJECT_BYTES_MAX, decode_key, decode_long, encode_key, key_hash,
 };
+use crate::format::key_ring::KeyId;
 use crate::format::page::{self, PAGE_BYTES, PageKind};
 use crate::ids::{SegmentId, StreamId};
 use crate::io::{Env, IoFile};
@@ -44,6 +45,14 @@ impl RunIdentity {
         match self {
             RunIdentity::OfSegment(manifest) => manifest.id,
             RunIdentity::Exactly(manifest) => manifest.id,
+        }
+    }
+
+    /// A run that is written when its segment is, or later, is encrypted if the segment is.
+    fn key(&self) -> Option<KeyId> {
+        match self {
+            RunIdentity::OfSegment(manifest) => manifest.key,
+            RunIdentity::Exactly(_) => None,
         }
     }
 }
@@ -133,7 +142,9 @@ impl Run {
             env: env.clone(),
             path: path.to_owned(),
             key,
-            opener: env.opener(FileKind::Index, store_uuid, file_no),
+            opener: env
+                .opener(FileKind::Index, store_uuid, file_no)
+                .of_key(wanted.key()),
             cache,
             footer,
             separators: Separators::default(),

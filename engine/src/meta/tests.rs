@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::format::key_ring::{Key, KeyRing};
 use crate::io::sim::{CrashMatrix, Fault, Persist, SimClock, SimDisk, Trigger};
 
 const UUID: u128 = 99;
@@ -381,4 +382,73 @@ proptest! {
             prop_assert_eq!(found, wanted);
         }
     }
+}
+
+fn keyed(disk: &SimDisk, seed: u64, keys: &[u8]) -> Env {
+    let mut env = env(disk, seed);
+    let mut keys = keys.iter().map(|byte| Key::new(&[*byte; 32]));
+    let first = keys.next().map(KeyRing::new);
+    env.keys = first.map(|first| std::sync::Arc::new(keys.fold(first, KeyRing::with_previous)));
+    env
+}
+
+/// The bytes of all frames that hold entries.
+fn frames_of(disk: &SimDisk, no: u64) -> Vec<Vec<u8>> {
+    let bytes = disk.read_file(path(no)).expect("readable");
+    let starts =
+        (FRAMES_OFFSET as usize..bytes.len()).filter(|at| bytes[*at..].starts_with(b"RLFr"));
+    starts
+        .map(|at| {
+            let len = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().expect("four bytes"));
+            bytes[at + HEAD_BYTES..at + HEAD_BYTES + len as usize].to_vec()
+        })
+        .filter(|payload| !payload.is_empty())
+        .collect()
+}
+
+#[test]
+fn a_log_moves_to_a_new_key_and_needs_the_old_one_until_then() {
+    let disk = SimDisk::new(1);
+    let ids = [1_u8, 2].map(|byte| Key::new(&[byte; 32]).id());
+    let mut log = MetaLog::create(&keyed(&disk, 1, &[]), dir(), UUID).expect("created");
+    log.commit(&put(b"a", b"one")).expect("committed");
+    let open = |seed, keys: &[u8]| MetaLog::open(&keyed(&disk, seed, keys), dir(), UUID);
+    // Taken over, but nothing was written yet.
+    let log = open(2, &[1]).expect("plain");
+    assert_eq!((log.key(), names(&disk).len()), (None, 1));
+    let mut log = open(3, &[1]).expect("plain");
+    log.use_current_key().expect("moved");
+    assert_eq!(log.key(), Some(ids[0]));
+    for keys in [&[][..], &[2]] {
+        match open(4, keys) {
+            Err(MetaError::KeyMissing { key, .. }) => assert_eq!(key, Some(ids[0])),
+            other => panic!("{:?}", other.map(|log| log.key())),
+        }
+    }
+    // The first commit under a new key moves the state as well.
+    let mut log = open(5, &[2, 1]).expect("both keys");
+    log.commit(&put(b"b", b"two")).expect("committed");
+    assert_eq!(log.key(), Some(ids[1]));
+    let log = open(6, &[2]).expect("the new key");
+    assert_eq!(log.get(b"a"), Some(&b"one"[..]));
+    assert_eq!(log.get(b"b"), Some(&b"two"[..]));
+    assert_eq!(names(&disk).len(), 1);
+}
+
+/// A commit whose frame a crash took back before its first sector came to the disk leaves no trace;
+/// the next one at its place must not be encrypted in the same way.
+#[test]
+fn the_same_place_is_never_encrypted_twice_alike() {
+    let disk = SimDisk::new(1);
+    let log = MetaLog::create(&keyed(&disk, 1, &[1]), dir(), UUID);
+    drop(log.expect("created"));
+    let written = [2, 3].map(|seed| {
+        let disk = disk.fork();
+        let mut log = MetaLog::open(&keyed(&disk, seed, &[1]), dir(), UUID).expect("opens");
+        log.commit(&put(b"key", &[7; 200])).expect("committed");
+        frames_of(&disk, 1).pop().expect("a commit")
+    });
+    assert_eq!(written[0].len(), written[1].len());
+    let pairs = written[0].windows(16).zip(written[1].windows(16));
+    assert!(pairs.into_iter().all(|(a, b)| a != b));
 }

@@ -4,6 +4,7 @@ mod commit;
 mod crash;
 mod damage;
 mod decision_table;
+mod encryption;
 mod space;
 
 use std::path::{Path, PathBuf};
