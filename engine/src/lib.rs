@@ -95,6 +95,35 @@
 //! Damaged metadata, or damage to acknowledged operations in the log, stops [`Store::open`] with a
 //! message that says what to do, and changes nothing.
 //!
+//! # Encryption
+//!
+//! With [`StoreOptions::encryption`] every file is encrypted with AES-256-GCM under a key of its own,
+//! derived from the store's [`Key`]. A store that is encrypted does not open without its key
+//! ([`OpenError::KeyMissing`] says which one it needs, by its [`KeyId`]). Keys are rotated by opening
+//! the store with a [`KeyRing`] of the new and the old one; [`Store::keys_in_use`] says how long the
+//! old one is needed.
+//!
+//! ```
+//! use riverlog_engine::{Key, KeyRing, Store, StoreOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let (old, new) = ([1; 32], [2; 32]);
+//! let mut options = StoreOptions::default();
+//! options.encryption = Some(KeyRing::new(Key::new(&old)));
+//! drop(Store::open(dir.path(), options)?);
+//!
+//! // Later: the log and the metadata move to the new key, sealed files keep the one they have.
+//! let mut options = StoreOptions::default();
+//! options.encryption = Some(KeyRing::new(Key::new(&new)).with_previous(Key::new(&old)));
+//! let (store, _) = Store::open(dir.path(), options)?;
+//! for used in store.keys_in_use()? {
+//!     println!("{:?}: {} files, {} bytes", used.key, used.files, used.bytes);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Resources
 //!
 //! Sizes are bounded in [`limits`], budgets are set in [`StoreOptions`], and [`Store::status`] and
