@@ -172,8 +172,8 @@ pub use format::key_ring::{Key, KeyId, KeyRing};
 pub use ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
 pub use message::{Message, Ttl};
 pub use store::{
-    CheckpointError, Finding, FindingKind, KeyUse, OpenError, RecoveryReport, Store, StoreOptions,
-    StoreStatus, Threads, VerifiedStream, VerifyReport,
+    CheckpointError, CompactionOptions, Finding, FindingKind, KeyUse, OpenError, RecoveryReport,
+    SpaceStatus, Store, StoreOptions, StoreStatus, Threads, VerifiedStream, VerifyReport,
 };
 pub use stream::{
     AckResult, Append, AppendError, Appended, BatchError, ChangeError, Consumer, Delivery,

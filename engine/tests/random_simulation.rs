@@ -63,8 +63,9 @@ fn action(rng: &mut Rng) -> Action {
         79 => Action::Term(rng.next() as u8),
         80..=81 => Action::Nak(rng.next() as u8, [0, 0, 700][rng.below(3) as usize]),
         82 => Action::InProgress(rng.next() as u8),
-        83..=92 => Action::Commit,
-        93..=96 => Action::Upkeep,
+        83..=90 => Action::Commit,
+        91..=94 => Action::Upkeep,
+        95..=96 => Action::Compact,
         _ => Action::Checkpoint,
     }
 }

@@ -274,6 +274,7 @@ fn an_index_that_disagrees_with_its_segment_is_found() {
     let manifest = SegmentManifest {
         id,
         file_bytes: sealed.len() as u64,
+        bytes: 0,
         footer_digest: u64::from_le_bytes(*digest),
         key: None,
     };

@@ -109,6 +109,7 @@ fn with_timer_pages(disk: &SimDisk, payloads: &[&[u8]]) -> std::io::Result<Segme
     let manifest = SegmentManifest {
         id,
         file_bytes: footer.file_bytes,
+        bytes: 0,
         footer_digest: Footer::digest_of(&encoded),
         key: None,
     };

@@ -23,6 +23,7 @@ type Model = BTreeMap<(StreamId, Vec<u8>), Vec<(Seq, u32)>>;
 const SOURCE: SegmentManifest = SegmentManifest {
     id: ID,
     file_bytes: 1,
+    bytes: 1,
     footer_digest: 99,
     key: None,
 };

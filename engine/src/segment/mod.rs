@@ -9,6 +9,7 @@
 //! [`Corrupt`](crate::error::Corrupt) for exactly the messages it held, and everything else keeps
 //! serving; where block table or footer is damaged, the table is made again from the block heads.
 
+mod copy;
 mod decoded;
 mod lookup;
 mod reader;
@@ -45,6 +46,8 @@ pub struct SegmentManifest {
     pub id: SegmentId,
     /// Length of the file.
     pub file_bytes: u64,
+    /// Accounted size of its messages, in bytes.
+    pub bytes: u64,
     /// Digest of the footer. A file whose footer has another digest is not the one that was
     /// sealed.
     pub footer_digest: u64,
@@ -74,6 +77,8 @@ pub(crate) fn manifest_of(
     Ok(SegmentManifest {
         id,
         file_bytes,
+        // Told by the extents, which may be damaged; nobody asks.
+        bytes: 0,
         footer_digest: Footer::digest_of(&footer.encode()),
         key: footer.key,
     })

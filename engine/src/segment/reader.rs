@@ -10,6 +10,7 @@ use super::lookup::Miss;
 use super::table::{Hole, Pages, SEQ_UNKNOWN_END, Table};
 use super::{ExtentInfo, SegmentManifest};
 use crate::cache::{Cache, FileKey};
+use crate::config::Storage;
 use crate::error::{Corrupt, ReadError};
 use crate::format::FormatError;
 use crate::format::block::{BlockHead, HEAD_BYTES};
@@ -20,6 +21,7 @@ use crate::format::key_ring::KeyId;
 use crate::format::timers::Timer;
 use crate::ids::{Seq, StreamId, TimestampNs};
 use crate::io::{Env, IoFile};
+use crate::limits::accounted_bytes;
 use crate::message::Message;
 
 /// A sealed segment. Opening reads nothing; the footer and the first entry of each table page are
@@ -424,7 +426,9 @@ fn count_block(extents: &mut Vec<ExtentInfo>, block: &DecodedBlock) {
     extent.last_seq = block.last_seq();
     for message in block.iter() {
         extent.msgs += 1;
-        extent.bytes += message.body_len() as u64;
+        let layout = message.layout();
+        let (subject, headers) = (layout.subject as usize, layout.headers as usize);
+        extent.bytes += accounted_bytes(Storage::File, subject, headers, layout.payload as usize);
         extent.last_ts = message.ts;
         let due = |at: Option<TimestampNs>| at.unwrap_or(TimestampNs::FAR);
         extent.first_expiry = extent.first_expiry.min(due(message.expires_at()));

@@ -154,13 +154,8 @@ impl SegmentWriter {
             extent.last_seq = record.seq;
             extent.last_ts = record.ts;
             extent.msgs += 1;
-            let parts = [
-                record.subject,
-                record.headers,
-                record.payload,
-                record.msg_id,
-            ];
-            extent.bytes += parts.iter().map(|part| part.len() as u64).sum::<u64>();
+            let (subject, headers) = (record.subject.len(), record.headers.len());
+            extent.bytes += accounted_bytes(Storage::File, subject, headers, record.payload.len());
             let timers = timers_of(extent.stream, record);
             for timer in timers.into_iter().flatten() {
                 let first = match timer.kind {
@@ -226,6 +221,7 @@ impl SegmentWriter {
             manifest: SegmentManifest {
                 id: self.id,
                 file_bytes: footer.file_bytes,
+                bytes: extents.iter().map(|extent| extent.bytes).sum(),
                 footer_digest: Footer::digest_of(&encoded),
                 key: self.sealer.key(),
             },

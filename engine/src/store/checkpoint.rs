@@ -14,17 +14,15 @@ use std::sync::atomic::Ordering;
 
 use super::catalogue::Catalogue;
 use super::error::CheckpointError;
+use super::files::FileList;
 use super::keys::{self, kind};
 use super::layout::Layout;
 use super::share::{Share, freeze};
 use super::shared::StoreShared;
 use super::stored::{Counters, encode_manifest};
-use crate::cache::FileKey;
 use crate::config::Compression;
-use crate::format::file_header::FileKind;
 use crate::ids::{ConsumerId, Lsn, SegmentId, Seq, StreamId, TimestampNs};
 use crate::index::{RunSource, RunWriter, compare_subjects};
-use crate::io::Io;
 use crate::meta::{MetaBatch, MetaLog};
 use crate::segment::{Codec, ExtentInfo, SealedSegment, Segment, SegmentManifest, SegmentWriter};
 use crate::stream::core::StreamCore;
@@ -36,15 +34,14 @@ pub(super) const OWN_FILE_BYTES_MIN: u64 = 1 << 20;
 
 /// Performs checkpoints; owned by whoever does maintenance.
 pub(crate) struct Checkpointer {
-    shared: Arc<StoreShared>,
-    catalogue: Arc<Catalogue>,
-    layout: Layout,
+    pub(super) shared: Arc<StoreShared>,
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) layout: Layout,
     meta: MetaLog,
     next_segment: u64,
-    /// Streams that list each sealed file.
-    listed: BTreeMap<SegmentId, BTreeSet<StreamId>>,
-    /// Sealed files of a checkpoint whose commit failed: on disk it may have happened all the same,
-    /// so they stay until a later commit does not name them.
+    pub(super) files: FileList,
+    /// Sealed files whose commit failed: on disk it may have happened all the same, so they stay
+    /// until a later commit does not name them.
     in_doubt: Vec<SegmentId>,
     /// Times of the youngest id in each stored batch of message ids.
     dedup_batches: BTreeMap<StreamId, BTreeMap<u64, TimestampNs>>,
@@ -68,12 +65,12 @@ impl Checkpointer {
         next_segment: u64,
     ) -> Checkpointer {
         Checkpointer {
+            files: FileList::new(shared.clone(), layout.clone()),
             shared,
             catalogue,
             layout,
             meta,
             next_segment,
-            listed: BTreeMap::new(),
             in_doubt: Vec::new(),
             dedup_batches: BTreeMap::new(),
         }
@@ -83,16 +80,6 @@ impl Checkpointer {
     pub fn use_current_key(&mut self) -> Result<(), CheckpointError> {
         let moved = self.meta.use_current_key();
         moved.map_err(|error| CheckpointError::from_io(self.layout.meta_dir(), error))
-    }
-
-    /// Registers what was found at start.
-    pub fn adopt(&mut self, stream: StreamId, segment: SegmentId) {
-        self.listed.entry(segment).or_default().insert(stream);
-    }
-
-    /// Registers a file found at start that no stream lists.
-    pub fn adopt_dead(&mut self, segment: SegmentId) {
-        self.listed.entry(segment).or_default();
     }
 
     /// Registers a batch of message ids found at start.
@@ -150,7 +137,7 @@ impl Checkpointer {
         self.catalogue.forget_deleted(&deleted);
         self.shared.forget_deleted_consumers(&consumers_deleted);
         self.shared.queue.release_through(free);
-        self.remove_dead_files();
+        self.files.unlink();
         Ok(())
     }
 
@@ -173,12 +160,13 @@ impl Checkpointer {
         if let Err(error) = self.seal(shares, &mut batch) {
             for id in (first_segment..self.next_segment).map(SegmentId) {
                 // Named by no commit yet.
-                self.forget_sealed(id);
-                self.remove_sealed(id);
+                self.files.remove(id);
             }
+            shares.iter_mut().for_each(|share| share.sealed = None);
+            self.files.unlink();
             return Err(error);
         }
-        let (mut unlisted, mut expired) = (Vec::new(), Vec::new());
+        let (mut unlisted, mut expired) = (BTreeSet::new(), Vec::new());
         for share in shares.iter() {
             self.put_share(share, &mut batch, &mut unlisted, &mut expired);
         }
@@ -186,11 +174,7 @@ impl Checkpointer {
             for (key, _) in self.meta.scan_prefix(&keys::stream(*stream)) {
                 batch.delete(key);
             }
-            for (segment, streams) in &self.listed {
-                if streams.contains(stream) {
-                    unlisted.push((*segment, *stream));
-                }
-            }
+            unlisted.extend(self.files.of_stream(*stream).map(|id| (id, *stream)));
             self.dedup_batches.remove(stream);
         }
         for (stream, consumer, _) in consumers_deleted {
@@ -200,33 +184,57 @@ impl Checkpointer {
                 batch.delete(key);
             }
         }
-        let dead = self.unlist(&unlisted);
-        for segment in &dead {
-            batch.delete(&keys::segment(*segment));
-        }
         batch.put(keys::COUNTERS, &self.counters(free).encode());
-        let committed = self.meta.commit(&batch);
+        let committed = self.commit_files(&mut batch, &unlisted);
         if let Err(error) = committed {
-            for (segment, stream) in unlisted {
-                self.listed.entry(segment).or_default().insert(stream);
-            }
             for (stream, number, youngest) in expired {
                 self.adopt_dedup(stream, number, youngest);
             }
-            for id in (first_segment..self.next_segment).map(SegmentId) {
-                self.forget_sealed(id);
-                self.in_doubt.push(id);
-            }
-            return Err(CheckpointError::from_io(self.layout.meta_dir(), error));
-        }
-        for segment in dead {
-            self.listed.insert(segment, BTreeSet::new());
+            self.doubt((first_segment..self.next_segment).map(SegmentId));
+            return Err(error);
         }
         Ok(())
     }
 
-    /// Removes what a failed checkpoint left behind, before another one takes more space.
-    fn settle_in_doubt(&mut self) -> Result<(), CheckpointError> {
+    /// Commits `batch` together with what becomes of the files when `unlisted` streams leave them:
+    /// those that nobody lists afterwards leave the metadata too, and then the disk.
+    pub(super) fn commit_files(
+        &mut self,
+        batch: &mut MetaBatch,
+        unlisted: &BTreeSet<(SegmentId, StreamId)>,
+    ) -> Result<(), CheckpointError> {
+        let dead = self.files.dead_without(unlisted);
+        for id in &dead {
+            batch.delete(&keys::segment(*id));
+        }
+        let committed = self.meta.commit(batch);
+        committed.map_err(|error| CheckpointError::from_io(self.layout.meta_dir(), error))?;
+        for (id, stream) in unlisted {
+            self.files.unlist(*stream, *id);
+        }
+        for id in dead {
+            self.files.remove(id);
+        }
+        Ok(())
+    }
+
+    /// Notes files that a failed commit may have named all the same.
+    pub(super) fn doubt(&mut self, ids: impl Iterator<Item = SegmentId>) {
+        for id in ids {
+            self.files.forget(id);
+            self.in_doubt.push(id);
+        }
+    }
+
+    /// The number of a new sealed file.
+    pub(super) fn next_segment(&mut self) -> SegmentId {
+        let id = SegmentId(self.next_segment);
+        self.next_segment += 1;
+        id
+    }
+
+    /// Removes what a failed commit left behind, before another one takes more space.
+    pub(super) fn settle_in_doubt(&mut self) -> Result<(), CheckpointError> {
         if self.in_doubt.is_empty() {
             return Ok(());
         }
@@ -237,20 +245,10 @@ impl Checkpointer {
         let committed = self.meta.commit(&batch);
         committed.map_err(|error| CheckpointError::from_io(self.layout.meta_dir(), error))?;
         for id in std::mem::take(&mut self.in_doubt) {
-            self.remove_sealed(id);
+            self.files.remove(id);
         }
+        self.files.unlink();
         Ok(())
-    }
-
-    fn forget_sealed(&mut self, id: SegmentId) {
-        self.listed.remove(&id);
-    }
-
-    /// Removes a file that no commit names. One that cannot be removed is tried again with the
-    /// dead files.
-    fn remove_sealed(&mut self, id: SegmentId) {
-        self.listed.insert(id, BTreeSet::new());
-        self.remove_dead_files();
     }
 
     fn counters(&self, checkpoint: Lsn) -> Counters {
@@ -260,21 +258,6 @@ impl Checkpointer {
             next_segment: self.next_segment,
             checkpoint,
         }
-    }
-
-    /// Drops listings; returns files that nobody lists any more, which stay known with an empty
-    /// set until they are removed.
-    fn unlist(&mut self, unlisted: &[(SegmentId, StreamId)]) -> Vec<SegmentId> {
-        let mut dead = Vec::new();
-        for (segment, stream) in unlisted {
-            if let Some(streams) = self.listed.get_mut(segment) {
-                streams.remove(stream);
-                if streams.is_empty() {
-                    dead.push(*segment);
-                }
-            }
-        }
-        dead
     }
 
     /// Writes frozen tails into sealed files: large ones each into one, the others into a shared
@@ -309,21 +292,21 @@ impl Checkpointer {
         shares: &mut [&mut Share],
         batch: &mut MetaBatch,
     ) -> Result<(), CheckpointError> {
-        let id = SegmentId(self.next_segment);
-        self.next_segment += 1;
+        let id = self.next_segment();
         let path = self.layout.segment(id);
         let sealed = self.write_segment(id, shares);
         let sealed = sealed.map_err(|error| self.discard(&path, error))?;
         self.write_index(&sealed.manifest, shares);
         batch.put(&keys::segment(id), &encode_manifest(&sealed.manifest));
         let file = Arc::new(open_file(&self.shared, &self.layout, sealed.manifest));
+        self.files.add(file.clone());
         for share in shares.iter_mut() {
             let of_stream = |info: &&ExtentInfo| info.stream == share.core.id;
             let Some(info) = sealed.extents.iter().find(of_stream) else {
                 continue;
             };
             share.sealed = Some(Extent::sealed(info, &file));
-            self.listed.entry(id).or_default().insert(share.core.id);
+            self.files.list(share.core.id, id);
         }
         Ok(())
     }
@@ -399,7 +382,7 @@ impl Checkpointer {
         &mut self,
         share: &Share,
         batch: &mut MetaBatch,
-        unlisted: &mut Vec<(SegmentId, StreamId)>,
+        unlisted: &mut BTreeSet<(SegmentId, StreamId)>,
         expired: &mut Vec<(StreamId, u64, TimestampNs)>,
     ) {
         let id = share.core.id;
@@ -466,38 +449,6 @@ impl Checkpointer {
             batch.put(&keys::numbered(id, kind::DEDUP, number), &value);
             batches.insert(number, *youngest);
         }
-    }
-
-    /// Removes files that no commit names any more. One that cannot be removed is tried again.
-    fn remove_dead_files(&mut self) {
-        let io = &self.shared.env.io;
-        let layout = &self.layout;
-        let cache = &self.shared.cache;
-        self.listed.retain(|segment, streams| {
-            if !streams.is_empty() {
-                return true;
-            }
-            let removed = remove_if_there(io, &layout.segment(*segment))
-                .and_then(|()| remove_if_there(io, &layout.index(*segment)));
-            // An open file keeps its space.
-            for kind in [FileKind::Segment, FileKind::Index] {
-                cache.forget_file(FileKey::new(kind, segment.0));
-            }
-            match removed {
-                Ok(()) => false,
-                Err(error) => {
-                    tracing::warn!(segment = segment.0, %error, "cannot remove a dead segment");
-                    true
-                }
-            }
-        });
-    }
-}
-
-fn remove_if_there(io: &Arc<dyn Io>, path: &Path) -> std::io::Result<()> {
-    match io.remove(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

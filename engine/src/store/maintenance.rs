@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::catalogue::Catalogue;
 use super::checkpoint::{Checkpointer, Scope, note_space};
+use super::compact::{Compactor, Effort, Next};
 use super::error::CheckpointError;
+use super::options::Threads;
 use super::reserve::Reserve;
 use super::shared::StoreShared;
 use crate::ids::{Lsn, TimestampNs};
@@ -29,6 +31,19 @@ pub(crate) struct Maintenance {
     catalogue: Arc<Catalogue>,
     checkpointer: Checkpointer,
     reserve: Reserve,
+    compactor: Compactor,
+    effort: Effort,
+}
+
+/// When maintenance has to look again, if nobody asks earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// At once.
+    None,
+    /// At this time.
+    Until(TimestampNs),
+    /// Not by itself.
+    Idle,
 }
 
 impl Maintenance {
@@ -37,21 +52,28 @@ impl Maintenance {
         catalogue: Arc<Catalogue>,
         checkpointer: Checkpointer,
         reserve: Reserve,
+        compactor: Compactor,
+        threads: Threads,
     ) -> Maintenance {
         Maintenance {
             shared,
             catalogue,
             checkpointer,
             reserve,
+            compactor,
+            effort: match threads {
+                Threads::Background => Effort::Background,
+                Threads::Manual => Effort::Manual,
+            },
         }
     }
 
-    /// One round: expires, then checkpoints if RAM or log space ask for it. Returns when the next
-    /// message is due.
+    /// One round: expires, then checkpoints if RAM or log space ask for it, then does one step of
+    /// compaction if one is due.
     pub fn round(
         &mut self,
         wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
-    ) -> Result<Option<TimestampNs>, CheckpointError> {
+    ) -> Result<Pause, CheckpointError> {
         // First: expiry needs room in the log as well.
         let made_room = self.free_log(wait);
         let now = TimestampNs(self.shared.env.clock.now_ns());
@@ -78,7 +100,37 @@ impl Maintenance {
                 self.checkpoint(Scope::All, wait)?;
             }
         }
-        Ok(next_due)
+        let compaction = self
+            .compactor
+            .step(&mut self.checkpointer, self.effort, wait)?;
+        Ok(match (compaction, next_due) {
+            (Next::Now, _) => Pause::None,
+            (Next::At(at), due) => {
+                let at = TimestampNs(at);
+                Pause::Until(due.map_or(at, |due| due.min(at)))
+            }
+            (Next::Idle, Some(due)) => Pause::Until(due),
+            (Next::Idle, None) => Pause::Idle,
+        })
+    }
+
+    /// Runs compaction until nothing is due any more.
+    pub fn compact(
+        &mut self,
+        wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let store = &mut self.checkpointer;
+        while self.compactor.step(store, Effort::Full, wait)? == Next::Now {}
+        Ok(())
+    }
+
+    /// Seals everything and gives up a compaction that is under way.
+    pub fn close(
+        &mut self,
+        wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        self.compactor.abandon(&mut self.checkpointer);
+        self.checkpoint(Scope::All, wait)
     }
 
     /// Makes log space reusable if much of it is used, and waits until the log knows.
@@ -102,12 +154,15 @@ impl Maintenance {
         scope: Scope,
         wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
-        let result = self.checkpointer.run(scope, false, wait);
-        note_space(
-            &self.shared,
-            matches!(result, Err(CheckpointError::NoSpace { .. })),
-        );
+        let mut result = self.checkpointer.run(scope, false, wait);
+        let full = |result: &Result<(), _>| matches!(result, Err(CheckpointError::NoSpace { .. }));
+        if full(&result) && self.compactor.abandon(&mut self.checkpointer) {
+            // What a compaction has written so far is worth less than the checkpoint.
+            result = self.checkpointer.run(scope, false, wait);
+        }
+        note_space(&self.shared, full(&result));
         if result.is_ok() {
+            self.compactor.files_changed(&self.shared);
             self.reserve.keep();
         }
         result
@@ -119,7 +174,9 @@ impl Maintenance {
         let mut wait = move |lsn: Lsn| queue.wait_settled(lsn).map_err(CheckpointError::Stopped);
         loop {
             let pause = match self.round(&mut wait) {
-                Ok(due) => due.map(|due| self.until(due)),
+                Ok(Pause::None) => Some(Duration::ZERO),
+                Ok(Pause::Until(due)) => Some(self.until(due)),
+                Ok(Pause::Idle) => None,
                 Err(CheckpointError::Stopped(_)) => None,
                 Err(error) => {
                     tracing::error!(%error, "checkpoint failed; the log still holds everything");

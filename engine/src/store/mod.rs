@@ -2,7 +2,9 @@
 
 mod catalogue;
 mod checkpoint;
+mod compact;
 mod error;
+mod files;
 mod identity;
 mod key_use;
 mod keys;
@@ -14,6 +16,7 @@ mod recovery;
 mod reserve;
 mod share;
 pub(crate) mod shared;
+mod space;
 mod status;
 mod stored;
 mod verify;
@@ -33,7 +36,8 @@ pub use error::{CheckpointError, OpenError};
 pub(crate) use identity::encode as encode_identity;
 pub use key_use::KeyUse;
 pub use open::RecoveryReport;
-pub use options::{StoreOptions, Threads};
+pub use options::{CompactionOptions, StoreOptions, Threads};
+pub use space::SpaceStatus;
 pub use status::StoreStatus;
 pub use verify::{Finding, FindingKind, VerifiedStream, VerifyReport};
 
@@ -243,6 +247,8 @@ impl Store {
         drop(data);
         core.gate.wake();
         catalogue.by_name.remove(name);
+        drop(catalogue);
+        shared.space_changed();
         Ok(shared.queue.ticket(lsn))
     }
 
@@ -333,6 +339,12 @@ impl Store {
         }
     }
 
+    /// How the space of sealed files is used, as of the last time maintenance looked, and what
+    /// compaction did since the store was opened.
+    pub fn space(&self) -> SpaceStatus {
+        self.inner.shared.space.status()
+    }
+
     /// Blocks while appends answer [`crate::AppendError::Busy`], at most about a second.
     pub fn wait_room(&self) {
         self.inner.shared.wait_room();
@@ -373,6 +385,25 @@ impl Store {
         self.with_manual(|committer, maintenance| {
             let queue = self.inner.shared.queue.clone();
             let result = maintenance.checkpoint(Scope::All, &mut |lsn| {
+                commit_all(committer);
+                settled(&queue, lsn)
+            });
+            commit_all(committer);
+            result
+        })
+    }
+
+    /// Gives back all space that compaction would give back over time, without regard to its rate;
+    /// for [`Threads::Manual`]. What is in no sealed file yet stays there.
+    ///
+    /// # Errors
+    ///
+    /// A compaction that failed; nothing is lost by it, and it is tried again. While the disk has no
+    /// room for one, none is begun, and that is no error.
+    pub fn compact(&self) -> Result<(), CheckpointError> {
+        self.with_manual(|committer, maintenance| {
+            let queue = self.inner.shared.queue.clone();
+            let result = maintenance.compact(&mut |lsn| {
                 commit_all(committer);
                 settled(&queue, lsn)
             });
@@ -428,7 +459,7 @@ impl Inner {
                     let queue = self.shared.queue.clone();
                     let wait =
                         &mut |lsn: Lsn| queue.wait_settled(lsn).map_err(CheckpointError::Stopped);
-                    report(maintenance.checkpoint(Scope::All, wait));
+                    report(maintenance.close(wait));
                 }
                 self.shared.queue.close();
                 if committer.join().is_err() {
@@ -444,7 +475,7 @@ impl Inner {
                     commit_all(&mut committer);
                     settled(&queue, lsn)
                 };
-                report(maintenance.checkpoint(Scope::All, wait));
+                report(maintenance.close(wait));
                 self.shared.queue.close();
                 commit_all(&mut committer);
             }

@@ -6,12 +6,12 @@
 //! 4. Checkpoint what was replayed into new files, so that nothing depends on what the page cache
 //!    happened to hold, then start a new log.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::catalogue::Catalogue;
 use super::checkpoint::{Checkpointer, Scope, note_space, open_file};
+use super::compact::Compactor;
 use super::error::{CheckpointError, OpenError};
 use super::identity;
 use super::layout::Layout;
@@ -162,7 +162,15 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
         }
     }
     let committer = Committer::new(&env, queue, wal);
-    let maintenance = Maintenance::new(shared.clone(), catalogue.clone(), checkpointer, reserve);
+    let compactor = Compactor::new(&shared, options.compaction, options.wal.file_bytes);
+    let maintenance = Maintenance::new(
+        shared.clone(),
+        catalogue.clone(),
+        checkpointer,
+        reserve,
+        compactor,
+        options.threads,
+    );
     Ok(Opened {
         shared,
         catalogue,
@@ -330,7 +338,9 @@ fn enter(
         .iter()
         .map(|(id, manifest)| (*id, Arc::new(open_file(shared, layout, *manifest))))
         .collect();
-    let mut listed = BTreeSet::new();
+    for file in files.values() {
+        checkpointer.files.add(file.clone());
+    }
     let mut inner = catalogue.lock();
     inner.deleted = recovered.deleted;
     for (id, stream) in recovered.streams {
@@ -338,17 +348,13 @@ fn enter(
             checkpointer.adopt_dedup(id, *number, *youngest);
         }
         for stored in &stream.extents {
-            checkpointer.adopt(id, stored.file);
-            listed.insert(stored.file);
+            checkpointer.files.list(id, stored.file);
         }
         let core = serve(shared, layout, &files, id, stream)?;
         inner.by_name.insert(core.name.clone(), core);
     }
     for (stream, consumer, lsn) in recovered.deleted_consumers {
         shared.consumer_deleted(stream, consumer, lsn);
-    }
-    for id in files.keys().filter(|id| !listed.contains(id)) {
-        checkpointer.adopt_dead(*id);
     }
     Ok(())
 }

@@ -16,6 +16,34 @@ pub enum Threads {
     Manual,
 }
 
+/// How space is given back. Sizes are in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactionOptions {
+    /// Bytes that compaction reads and writes per second at most. 0 turns it off: only files in
+    /// which nothing is live any more are removed then. Default 64 MiB.
+    pub bytes_per_second_max: u64,
+    /// A compacted file holds about this much, more only for a single larger message.
+    /// Default 64 MiB.
+    pub output_bytes_max: u64,
+    /// Sealed files below this are small: eight of about the same size are merged.
+    /// Default 8 MiB.
+    pub small_file_bytes: u64,
+    /// So much dead data in small and shared files is not worth compacting. Default 1 MiB.
+    pub slack_bytes: u64,
+}
+
+impl Default for CompactionOptions {
+    fn default() -> CompactionOptions {
+        CompactionOptions {
+            bytes_per_second_max: 64 << 20,
+            output_bytes_max: 64 << 20,
+            small_file_bytes: 8 << 20,
+            slack_bytes: 1 << 20,
+        }
+    }
+}
+
 /// Budgets and modes. Budgets are in bytes.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -30,6 +58,8 @@ pub struct StoreOptions {
     pub open_files_max: u32,
     /// RAM for operations on their way to the log. Default 8 MiB.
     pub queue_bytes_max: u64,
+    /// Compaction of sealed files.
+    pub compaction: CompactionOptions,
     /// Open although acknowledged data in the log is damaged: exactly the damaged operations are
     /// given up and listed in the report. Default off.
     pub salvage: bool,
@@ -58,6 +88,7 @@ impl Default for StoreOptions {
             cache_bytes_max: 64 << 20,
             open_files_max: 512,
             queue_bytes_max: 8 << 20,
+            compaction: CompactionOptions::default(),
             salvage: false,
             threads: Threads::default(),
             encryption: None,

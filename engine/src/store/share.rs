@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use super::checkpoint::{OWN_FILE_BYTES_MIN, Scope};
 use super::shared::StoreShared;
+use super::stored::encode_extents;
 use crate::consumer::Claim;
-use crate::format::timers::TimerKind;
-use crate::format::varint;
 use crate::ids::{Lsn, SegmentId, Seq, TimestampNs};
 use crate::stream::core::StreamCore;
 use crate::stream::cursor::{ConsumerCore, ConsumerShare};
@@ -104,28 +103,10 @@ impl Share {
     /// The list of extents after this checkpoint.
     pub fn extents_value(&self) -> Vec<u8> {
         let old = self.core.lock().extents.clone();
-        let mut out = vec![1];
         let kept = old
             .iter()
             .filter(|extent| !self.dead.contains(&extent.file.id));
-        for extent in kept.chain(&self.sealed) {
-            for number in [
-                extent.file.id.0,
-                extent.first,
-                extent.last,
-                extent.msgs,
-                extent.bytes,
-            ] {
-                varint::encode(number, &mut out);
-            }
-            out.extend_from_slice(&extent.first_ts.to_le_bytes());
-            out.extend_from_slice(&extent.last_ts.to_le_bytes());
-            for kind in [TimerKind::Expiry, TimerKind::Notice] {
-                // Not how far expiry came since: removals behind this share may be lost.
-                out.extend_from_slice(&extent.timers.sealed(kind).0.to_le_bytes());
-            }
-        }
-        out
+        encode_extents(kept.chain(&self.sealed))
     }
 
     /// Puts everything back after a failure: the tail, and what was marked as saved.

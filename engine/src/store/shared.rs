@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::options::StoreOptions;
+use super::space::SpaceMetrics;
 use crate::cache::Cache;
 use crate::error::Stopped;
 use crate::format::op::Op;
@@ -44,6 +45,7 @@ pub(crate) struct StoreShared {
     /// Set while checkpoints fail for lack of disk space.
     pub out_of_space: AtomicBool,
     pub wake: Wake,
+    pub space: SpaceMetrics,
     /// When maintenance looks for messages that are too old, if nothing asks for it earlier.
     expiry_at: AtomicI64,
     observers: RwLock<Arc<[Observer]>>,
@@ -127,6 +129,7 @@ impl StoreShared {
             refusals: AtomicU64::new(0),
             out_of_space: AtomicBool::new(false),
             wake: Wake::default(),
+            space: SpaceMetrics::default(),
             expiry_at: AtomicI64::new(i64::MAX),
             observers: RwLock::new(Arc::from([])),
             next_consumer: AtomicU64::new(next_consumer),
@@ -292,6 +295,13 @@ impl StoreShared {
             if !self.tails_full() {
                 self.tail_room.notify_all();
             }
+        }
+    }
+
+    /// Something that may be in a sealed file was removed.
+    pub fn space_changed(&self) {
+        if self.space.change() {
+            self.wake.ask();
         }
     }
 

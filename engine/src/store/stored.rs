@@ -2,14 +2,17 @@
 
 use crate::format::cursor::Cursor;
 use crate::format::key_ring::KeyId;
+use crate::format::timers::TimerKind;
 use crate::format::{FormatError, varint};
 use crate::ids::{Lsn, SegmentId, TimestampNs};
 use crate::segment::SegmentManifest;
+use crate::stream::extent::Extent;
 
 /// The stored form of a manifest.
 pub(crate) fn encode_manifest(manifest: &SegmentManifest) -> Vec<u8> {
     let mut out = vec![1];
     varint::encode(manifest.file_bytes, &mut out);
+    varint::encode(manifest.bytes, &mut out);
     out.extend_from_slice(&manifest.footer_digest.to_le_bytes());
     let key = manifest.key.map_or(0, KeyId::number);
     out.extend_from_slice(&key.to_le_bytes());
@@ -31,6 +34,7 @@ pub(crate) fn decode_manifest(id: SegmentId, bytes: &[u8]) -> Result<SegmentMani
     Ok(SegmentManifest {
         id,
         file_bytes: input.varint()?,
+        bytes: input.varint()?,
         footer_digest: input.u64()?,
         key: KeyId::from_number(input.u64()?),
     })
@@ -78,6 +82,29 @@ impl Counters {
             checkpoint: Lsn(input.varint()?),
         })
     }
+}
+
+/// The stored form of a list of extents.
+pub(crate) fn encode_extents<'a>(extents: impl IntoIterator<Item = &'a Extent>) -> Vec<u8> {
+    let mut out = vec![1];
+    for extent in extents {
+        for number in [
+            extent.file.id.0,
+            extent.first,
+            extent.last,
+            extent.msgs,
+            extent.bytes,
+        ] {
+            varint::encode(number, &mut out);
+        }
+        out.extend_from_slice(&extent.first_ts.to_le_bytes());
+        out.extend_from_slice(&extent.last_ts.to_le_bytes());
+        for kind in [TimerKind::Expiry, TimerKind::Notice] {
+            // Not how far expiry came since: removals behind this share may be lost.
+            out.extend_from_slice(&extent.timers.sealed(kind).0.to_le_bytes());
+        }
+    }
+    out
 }
 
 /// Reads a stored list of extents: file, then the numbers in their stored order.

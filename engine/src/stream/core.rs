@@ -284,6 +284,9 @@ impl StreamCore {
         }
         data.front_advance();
         invariants::debug_check(data);
+        if self.is_file() && (trim_to.is_some() || !scratch.ranges.is_empty()) {
+            self.shared.space_changed();
+        }
         self.shared
             .tail_ram_changed(ram_before, data.tail.ram_bytes());
         if let Some((first, last)) = lsn {

@@ -1,12 +1,13 @@
 //! A stream's share of a sealed file.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::due::ExtentTimers;
 use super::file_index::{FileIndex, IndexPlace, Posting, SubjectPostings};
 use crate::error::{Corrupt, ReadError};
 use crate::ids::{SegmentId, StreamId};
 use crate::segment::{ExtentInfo, Segment};
+use crate::store::shared::StoreShared;
 use crate::subject::Filter;
 
 /// A sealed data file with its subjects.
@@ -14,6 +15,16 @@ pub(crate) struct SealedFile {
     pub id: SegmentId,
     pub segment: Segment,
     index: FileIndex,
+    /// Whom to wake when the last reader is gone; set when the file is about to be unlinked.
+    waiting: OnceLock<Weak<StoreShared>>,
+}
+
+impl Drop for SealedFile {
+    fn drop(&mut self) {
+        if let Some(shared) = self.waiting.get().and_then(Weak::upgrade) {
+            shared.wake.ask();
+        }
+    }
 }
 
 impl std::fmt::Debug for SealedFile {
@@ -30,7 +41,14 @@ impl SealedFile {
             id: segment.manifest().id,
             segment,
             index: FileIndex::new(index),
+            waiting: OnceLock::new(),
         }
+    }
+
+    /// Wakes maintenance when nobody holds the file any more.
+    pub fn wake_when_dropped(&self, shared: &Arc<StoreShared>) {
+        // A second call changes nothing: it is the same store.
+        let _ = self.waiting.set(Arc::downgrade(shared));
     }
 
     /// Ranges of a stream that are damaged and missing in the index.

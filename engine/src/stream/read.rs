@@ -259,13 +259,12 @@ impl StreamCore {
         Ok(lost.into_iter().find(is_live))
     }
 
-    /// True while the file of `extent` belongs to the stream. A file leaves when nothing in it is
-    /// live any more; a reader that still looks at it must not report that as damage.
+    /// True while what `extent` holds belongs to the stream: its file is listed, or was replaced and
+    /// something in it is live. Once neither is so, nobody needs to know what is wrong with it.
     pub(super) fn lists(&self, extent: &Extent) -> bool {
-        self.lock()
-            .extents
-            .iter()
-            .any(|listed| listed.file.id == extent.file.id)
+        let data = self.lock();
+        let mut listed = data.extents.iter().map(|listed| listed.file.id);
+        listed.any(|id| id == extent.file.id) || data.live_in(extent.first, extent.last) > 0
     }
 
     fn count_live(&self, seqs: &RoaringTreemap, from: u64) -> u64 {

@@ -90,6 +90,9 @@ impl StreamCore {
         let first = data.first_seq;
         data.front.advance(first);
         invariants::debug_check(data);
+        if self.is_file() {
+            self.shared.space_changed();
+        }
         self.shared
             .tail_ram_changed(ram_before, data.tail.ram_bytes());
     }

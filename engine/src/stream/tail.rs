@@ -39,12 +39,12 @@ impl SubjectSeqs {
         self.0.iter().copied()
     }
 
-    fn remove(&mut self, seq: u64) {
+    fn remove(&mut self, seq: u64) -> Option<(u64, u32)> {
         if self.0.front().is_some_and(|(first, _)| *first == seq) {
-            self.0.pop_front();
-        } else if let Ok(at) = self.0.binary_search_by_key(&seq, |(seq, _)| *seq) {
-            self.0.remove(at);
+            return self.0.pop_front();
         }
+        let at = self.0.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
+        self.0.remove(at)
     }
 }
 
@@ -58,6 +58,7 @@ pub struct Tail {
     bytes: u64,
     live: u64,
     timers: TailTimers,
+    live_bytes: u64,
 }
 
 impl Tail {
@@ -82,6 +83,11 @@ impl Tail {
     /// Number of live messages.
     pub fn live(&self) -> u64 {
         self.live
+    }
+
+    /// Accounted size of the live messages, in bytes.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
     }
 
     /// RAM held, in bytes.
@@ -185,6 +191,7 @@ impl Tail {
     fn index(&mut self, subject: &[u8], seq: u64, size: u32, body_len: u64) {
         self.bytes += body_len + SLOT_BYTES;
         self.live += 1;
+        self.live_bytes += u64::from(size);
         match self.subjects.get_mut(subject) {
             Some(seqs) => seqs.0.push_back((seq, size)),
             None => {
@@ -231,7 +238,8 @@ impl Tail {
             .saturating_sub(message.body_len() as u64 + SLOT_BYTES + timers);
         self.live -= 1;
         if let Some(seqs) = self.subjects.get_mut(message.subject()) {
-            seqs.remove(seq);
+            let size = seqs.remove(seq).map_or(0, |(_, size)| size);
+            self.live_bytes = self.live_bytes.saturating_sub(u64::from(size));
             if seqs.len() == 0 {
                 self.bytes = self
                     .bytes
@@ -363,5 +371,6 @@ mod tests {
             tail.remove(seq);
         }
         assert_eq!((tail.live(), tail.ram_bytes(), tail.base()), (0, 0, 1001));
+        assert_eq!(tail.live_bytes(), 0);
     }
 }

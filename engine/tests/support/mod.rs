@@ -50,6 +50,8 @@ pub enum Action {
     InProgress(u8),
     Commit,
     Checkpoint,
+    /// Gives back all space that can be given back.
+    Compact,
     Upkeep,
 }
 
@@ -84,6 +86,10 @@ pub fn options() -> StoreOptions {
     options.wal.files_max = 4;
     options.wal.control_reserve_bytes = 8 * 1024;
     options.tail_bytes_max = 64 * 1024;
+    // A file with a single message has 13 KiB.
+    options.compaction.small_file_bytes = 16 * 1024;
+    options.compaction.output_bytes_max = 32 * 1024;
+    options.compaction.slack_bytes = 0;
     options
 }
 
@@ -378,6 +384,7 @@ impl Pair {
             Action::InProgress(nth) => return self.in_progress(*nth),
             Action::Commit => self.commit()?,
             Action::Checkpoint => self.store.checkpoint().map_err(halt)?,
+            Action::Compact => self.store.compact().map_err(halt)?,
             Action::Upkeep => return self.upkeep(),
         }
         Ok(())

@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 
 use super::*;
+use crate::config::Storage;
+use crate::limits::accounted_bytes;
 use crate::segment::segment_path;
 
 fn writer() -> (Env, SegmentWriter) {
@@ -78,7 +80,14 @@ fn extents_say_what_was_written() {
     let bytes = |stream| -> u64 {
         let of_stream = sealed.samples.iter().filter(|s| s.stream == stream);
         of_stream
-            .map(|s| (s.subject.len() + s.payload.len()) as u64)
+            .map(|s| {
+                accounted_bytes(
+                    Storage::File,
+                    s.subject.len(),
+                    s.headers.len(),
+                    s.payload.len(),
+                )
+            })
             .sum()
     };
     assert_eq!(large.bytes, bytes(StreamId(9)));
