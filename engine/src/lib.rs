@@ -176,7 +176,7 @@ pub use store::{
     SpaceStatus, Store, StoreOptions, StoreStatus, Threads, VerifiedStream, VerifyReport,
 };
 pub use stream::{
-    AckResult, Append, AppendError, Appended, BatchError, ChangeError, Consumer, Delivery,
+    AckResult, Append, AppendError, Appended, BatchError, ChangeError, Consumer, Delivery, Erasure,
     ExpectSubject, FollowError, Follower, Idle, Messages, Next, NextMessage, PurgeRequest, Removed,
     Rollup, Stream, StreamState,
 };

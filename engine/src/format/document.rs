@@ -426,6 +426,17 @@ fn format_document_ops() {
             },
             b"\x02\x02ev".to_vec(),
         ),
+        (
+            "erase",
+            kind::ERASE,
+            Op::Erase {
+                stream,
+                seq: Seq(3),
+                bytes: 4,
+                deadline: TimestampNs(5),
+            },
+            vec![3, 4, 5, 0, 0, 0, 0, 0, 0, 0],
+        ),
     ];
     let mut documented = vec![("append", u64::from(kind::APPEND))];
     for (name, kind, op, body) in &ops {

@@ -28,6 +28,8 @@ pub mod kind {
     pub const CONSUMER_DELETE: u8 = 8;
     /// [`super::Op::ConsumerDelta`]
     pub const CONSUMER_DELTA: u8 = 9;
+    /// [`super::Op::Erase`]
+    pub const ERASE: u8 = 10;
 }
 
 /// Consecutive sequences.
@@ -129,6 +131,17 @@ pub enum Op<'a> {
         /// Encoded events.
         events: &'a [u8],
     },
+    /// A message was removed, and its bytes must leave the disk.
+    Erase {
+        /// The stream.
+        stream: StreamId,
+        /// The message.
+        seq: Seq,
+        /// Its logical bytes.
+        bytes: u64,
+        /// When its bytes must be gone.
+        deadline: TimestampNs,
+    },
 }
 
 impl<'a> Op<'a> {
@@ -143,7 +156,8 @@ impl<'a> Op<'a> {
             | Op::StreamDelete { stream }
             | Op::ConsumerPut { stream, .. }
             | Op::ConsumerDelete { stream, .. }
-            | Op::ConsumerDelta { stream, .. } => *stream,
+            | Op::ConsumerDelta { stream, .. }
+            | Op::Erase { stream, .. } => *stream,
         }
     }
 
@@ -158,6 +172,7 @@ impl<'a> Op<'a> {
             Op::ConsumerPut { .. } => kind::CONSUMER_PUT,
             Op::ConsumerDelete { .. } => kind::CONSUMER_DELETE,
             Op::ConsumerDelta { .. } => kind::CONSUMER_DELTA,
+            Op::Erase { .. } => kind::ERASE,
         }
     }
 
@@ -216,6 +231,16 @@ impl<'a> Op<'a> {
             } => {
                 varint::encode(consumer.0, out);
                 encode_sized(events, out);
+            }
+            Op::Erase {
+                seq,
+                bytes,
+                deadline,
+                ..
+            } => {
+                varint::encode(seq.0, out);
+                varint::encode(*bytes, out);
+                out.extend_from_slice(&deadline.0.to_le_bytes());
             }
         }
         let crc = crc32fast::hash(&out[start..]);
@@ -293,6 +318,12 @@ fn decode_body<'a>(
             stream,
             consumer: ConsumerId(cursor.varint()?),
             events: cursor.sized_bytes()?,
+        },
+        kind::ERASE => Op::Erase {
+            stream,
+            seq: Seq(cursor.varint()?),
+            bytes: cursor.varint()?,
+            deadline: TimestampNs(cursor.i64()?),
         },
         found => return Err(FormatError::UnknownKind { what: "op", found }),
     })
@@ -416,10 +447,16 @@ mod tests {
                     config: &self.bytes[0],
                 },
                 kind::CONSUMER_DELETE => Op::ConsumerDelete { stream, consumer },
-                _ => Op::ConsumerDelta {
+                kind::CONSUMER_DELTA => Op::ConsumerDelta {
                     stream,
                     consumer,
                     events: &self.bytes[0],
+                },
+                _ => Op::Erase {
+                    stream,
+                    seq: Seq(b),
+                    bytes: d,
+                    deadline: created,
                 },
             }
         }
@@ -436,7 +473,7 @@ mod tests {
         let number = prop_oneof![0_u64..300, any::<u64>()];
         let bytes = vec(any::<u8>(), 0..40);
         (
-            kind::APPEND..=kind::CONSUMER_DELTA,
+            kind::APPEND..=kind::ERASE,
             [
                 number.clone(),
                 number.clone(),

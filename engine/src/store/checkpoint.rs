@@ -404,6 +404,9 @@ impl Checkpointer {
             );
             unlisted.extend(share.dead.iter().map(|segment| (*segment, id)));
         }
+        if let Some(erasures) = &share.erasures {
+            put_erasures(id, erasures, batch);
+        }
         if let Some(claims) = &share.claims {
             let key = keys::stream_value(id, kind::CLAIMS);
             match claims.is_empty() {
@@ -449,6 +452,15 @@ impl Checkpointer {
             batch.put(&keys::numbered(id, kind::DEDUP, number), &value);
             batches.insert(number, *youngest);
         }
+    }
+}
+
+/// Stores a stream's pending erasures; none when there are none.
+pub(super) fn put_erasures(stream: StreamId, value: &[u8], batch: &mut MetaBatch) {
+    let key = keys::stream_value(stream, kind::ERASURES);
+    match value.is_empty() {
+        true => batch.delete(&key),
+        false => batch.put(&key, value),
     }
 }
 

@@ -116,6 +116,11 @@ impl FileList {
         self.leaving.push(Leaving { id, readers });
     }
 
+    /// Files that are still to be unlinked.
+    pub fn leaving(&self) -> impl Iterator<Item = SegmentId> + '_ {
+        self.leaving.iter().map(|leaving| leaving.id)
+    }
+
     /// Unlinks files whose last reader is gone. One that cannot be unlinked is tried again.
     pub fn unlink(&mut self) {
         let (io, cache, layout) = (&self.shared.env.io, &self.shared.cache, &self.layout);

@@ -27,6 +27,8 @@ pub(crate) mod kind {
     pub const CONSUMER_CONTAINER: u8 = b'h';
     /// Claims of consumers that are not settled.
     pub const CLAIMS: u8 = b'g';
+    /// Erasures that are not complete.
+    pub const ERASURES: u8 = b'x';
 }
 
 /// Prefix of one stream.

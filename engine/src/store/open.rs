@@ -392,6 +392,7 @@ fn serve(
     }
     data.extents = Arc::new(extents);
     shared.tail_ram_changed(0, data.tail.ram_bytes());
+    shared.erasures.add(data.erasures.iter().count() as u64);
     let gate = StreamGate::new(id, Seq(data.last_seq));
     let core = StreamCore::new(id, gate, shared.clone(), data);
     for (consumer_id, consumer) in stream.consumers {

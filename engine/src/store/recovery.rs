@@ -13,6 +13,7 @@ use crate::ids::{ConsumerId, Lsn, SegmentId, StreamId, TimestampNs};
 use crate::meta::MetaLog;
 use crate::segment::SegmentManifest;
 use crate::stream::dedup::IdHash;
+use crate::stream::erase::{Erasures, Pending};
 use crate::stream::snapshot::{Positions, StoredConsumer, get_consumer};
 use crate::stream::state::StreamData;
 
@@ -126,6 +127,7 @@ impl Recovered {
                 let claims = claims.map_err(|_| FormatError::OutOfRange { what: "claims" })?;
                 stream.data.abandoned = claims.into_iter().map(Arc::new).collect();
             }
+            kind::ERASURES => stream.data.erasures = Erasures::decode(value)?,
             kind::CONSUMER => match get_consumer(value)? {
                 StoredConsumer::Head(state, created, applied) => {
                     let consumer = RecoveredConsumer {
@@ -209,7 +211,11 @@ impl Recovered {
             Op::ConsumerPut { .. } | Op::ConsumerDelete { .. } | Op::ConsumerDelta { .. } => {
                 return self.apply_consumer(lsn, op);
             }
-            Op::Append { .. } | Op::Remove { .. } | Op::Trim { .. } | Op::Skip { .. } => {
+            Op::Append { .. }
+            | Op::Remove { .. }
+            | Op::Trim { .. }
+            | Op::Skip { .. }
+            | Op::Erase { .. } => {
                 let seed = self.dedup_seed;
                 let Some(known) = self.streams.get_mut(&op.stream()) else {
                     return Ok(());
@@ -231,7 +237,7 @@ impl Recovered {
                     self.lost.push((op.stream(), first, record.seq.0 - 1));
                     known.data.apply_skip(record.seq.0 - 1);
                 }
-                apply_to_stream(&mut known.data, op, seed)?;
+                apply_to_stream(&mut known.data, lsn, op, seed)?;
                 known.data.touched(lsn, lsn);
             }
         }
@@ -320,7 +326,12 @@ impl RecoveredConsumer {
     }
 }
 
-fn apply_to_stream(data: &mut StreamData, op: &Op<'_>, seed: u64) -> Result<(), FormatError> {
+fn apply_to_stream(
+    data: &mut StreamData,
+    lsn: Lsn,
+    op: &Op<'_>,
+    seed: u64,
+) -> Result<(), FormatError> {
     match op {
         Op::Append { record, .. } => {
             if record.seq.0 != data.last_seq + 1 {
@@ -339,6 +350,15 @@ fn apply_to_stream(data: &mut StreamData, op: &Op<'_>, seed: u64) -> Result<(), 
             first_seq, bytes, ..
         } => data.apply_trim(first_seq.0, *bytes),
         Op::Skip { last_seq, .. } => data.apply_skip(last_seq.0),
+        Op::Erase {
+            seq,
+            bytes,
+            deadline,
+            ..
+        } => {
+            let (seq, deadline) = (seq.0, *deadline);
+            data.apply_erase(*bytes, Pending { seq, lsn, deadline });
+        }
         _ => {}
     }
     Ok(())

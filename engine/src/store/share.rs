@@ -22,6 +22,8 @@ pub(super) struct Share {
     pub positions: Vec<u8>,
     pub config: Option<Vec<u8>>,
     pub tombstones: Vec<(u64, Option<Vec<u8>>)>,
+    /// Pending erasures, if they changed.
+    pub erasures: Option<Vec<u8>>,
     pub dedup: Option<(Vec<u8>, TimestampNs)>,
     /// Claims that are not settled, if they changed; empty when there is none.
     pub claims: Option<Vec<u8>>,
@@ -88,6 +90,7 @@ pub(super) fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
         positions: Positions::of(&data).encode(),
         config,
         tombstones: data.tombstones.take_dirty(),
+        erasures: data.erasures.take_dirty(),
         dedup: data.dedup.take_unsaved(),
         claims,
         frozen: Some(frozen),
@@ -119,6 +122,9 @@ impl Share {
         }
         data.config_dirty |= self.config.is_some();
         data.abandoned_dirty |= self.claims.is_some();
+        if self.erasures.is_some() {
+            data.erasures.mark_dirty();
+        }
         data.frozen = None;
         if let Some(frozen) = &self.frozen {
             let live: Vec<bool> = frozen.iter_from(0).map(|m| data.is_live(m.seq.0)).collect();

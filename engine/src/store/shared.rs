@@ -13,6 +13,7 @@ use crate::format::op::Op;
 use crate::ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
 use crate::io::Env;
 use crate::stream::core::{append_error, change_error};
+use crate::stream::erase::ErasureCount;
 use crate::stream::{AppendError, ChangeError};
 use crate::wal::{Class, CommitQueue, DurableBatch, EnqueueError, StreamGate};
 
@@ -46,6 +47,7 @@ pub(crate) struct StoreShared {
     pub out_of_space: AtomicBool,
     pub wake: Wake,
     pub space: SpaceMetrics,
+    pub erasures: ErasureCount,
     /// When maintenance looks for messages that are too old, if nothing asks for it earlier.
     expiry_at: AtomicI64,
     observers: RwLock<Arc<[Observer]>>,
@@ -130,6 +132,7 @@ impl StoreShared {
             out_of_space: AtomicBool::new(false),
             wake: Wake::default(),
             space: SpaceMetrics::default(),
+            erasures: ErasureCount::default(),
             expiry_at: AtomicI64::new(i64::MAX),
             observers: RwLock::new(Arc::from([])),
             next_consumer: AtomicU64::new(next_consumer),
@@ -268,6 +271,11 @@ impl StoreShared {
             return Err(AppendError::Stopped(stopped));
         }
         self.queue.ticket(lsn).wait().map_err(AppendError::Stopped)
+    }
+
+    /// True when whoever waits does the work himself.
+    pub fn is_pumped(&self) -> bool {
+        self.pump.get().is_some()
     }
 
     /// As [`StoreShared::wait_room`], or makes the room itself in manual mode.

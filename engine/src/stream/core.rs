@@ -132,6 +132,7 @@ impl StreamCore {
         data.forget_messages();
         self.drop_tail_of_deleted(data);
         data.extents = Arc::default();
+        self.shared.erasures.remove(data.erasures.clear());
         if !self.is_file() {
             data.tail = Tail::starting_at(Seq(data.last_seq + 1));
         }

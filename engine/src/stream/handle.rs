@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::core::StreamCore;
 use super::cursor::{ConsumerCore, compile};
 use super::deliver::Next;
+use super::erase::Erasure;
 use super::follow::Follower;
 use super::messages::Messages;
 use super::read::Resolved;
@@ -250,6 +252,26 @@ impl Stream {
         self.core.settle_claims_or_later();
         self.core.shared.wake.ask();
         Ok(self.ticket(lsn))
+    }
+
+    /// Removes the message at `seq`, and sees to it that its bytes leave the disk within the given
+    /// time; `None` when there is no such message.
+    ///
+    /// The removal takes effect at once, as with [`Stream::delete`]. Then sealed files that hold the
+    /// message are rewritten without it, and the files of the log that hold it are removed, as soon
+    /// as the deadline comes near; a restart goes on with what is pending. When [`Erasure`] says so,
+    /// the message's headers and payload are in no file of the store. What that cannot cover: blocks
+    /// of the disk that the file system has freed but not overwritten, copies made elsewhere, and
+    /// files a reader still holds open, which are waited for. The subject may stay in an index, and
+    /// the message id in the metadata. A file with damaged blocks is not rewritten, so that an
+    /// erasure in it stays pending until the file is repaired. Deleting the stream ends the
+    /// supervision: its bytes then go when its files are compacted.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Stream::delete`].
+    pub fn erase(&self, seq: Seq, within: Duration) -> Result<Option<Erasure>, ChangeError> {
+        self.core.erase(seq.0, within)
     }
 
     /// Removes one message; `None` when there is none.

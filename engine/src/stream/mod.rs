@@ -8,6 +8,7 @@ pub(crate) mod cursor;
 pub(crate) mod dedup;
 mod deliver;
 pub(crate) mod due;
+pub(crate) mod erase;
 mod expiry;
 pub(crate) mod extent;
 pub(crate) mod file_index;
@@ -30,6 +31,7 @@ mod tombstones;
 mod types;
 
 pub use deliver::{Delivery, Idle, Next};
+pub use erase::Erasure;
 pub use follow::{FollowError, Follower, NextMessage};
 pub use handle::{Consumer, Stream};
 pub use messages::Messages;

@@ -28,6 +28,15 @@ pub struct Removed {
 impl StreamCore {
     /// Removes one message; `None` when there is no such live message.
     pub fn delete(&self, seq: u64) -> Result<Option<Removed>, ChangeError> {
+        let Some(size) = self.size_to_remove(seq)? else {
+            return Ok(None);
+        };
+        let removed = self.remove(vec![(seq, size)])?;
+        Ok((removed.msgs > 0).then_some(removed))
+    }
+
+    /// Accounted size of a live message; `None` when there is no such one.
+    pub(super) fn size_to_remove(&self, seq: u64) -> Result<Option<u32>, ChangeError> {
         let known = {
             let data = self.lock();
             if !data.is_live(seq) {
@@ -35,29 +44,27 @@ impl StreamCore {
             }
             data.size_at(seq)
         };
-        let size = match known {
-            Some(size) => size,
-            None => match self.get(seq) {
-                // Removing it is how damage is cleared away.
-                Err(ReadError::Corrupt(damage)) => match self.size_of_damaged(&damage, seq) {
-                    Some(size) => size,
-                    None => return Err(ReadError::Corrupt(damage).into()),
-                },
-                Err(error) => return Err(error.into()),
-                Ok(Some(message)) => {
-                    let layout = message.layout();
-                    let size = self.lock().size_of(
-                        layout.subject as usize,
-                        layout.headers as usize,
-                        layout.payload as usize,
-                    );
-                    u32::try_from(size).unwrap_or(u32::MAX)
-                }
-                Ok(None) => return Ok(None),
+        if let Some(size) = known {
+            return Ok(Some(size));
+        }
+        match self.get(seq) {
+            // Removing it is how damage is cleared away.
+            Err(ReadError::Corrupt(damage)) => match self.size_of_damaged(&damage, seq) {
+                Some(size) => Ok(Some(size)),
+                None => Err(ReadError::Corrupt(damage).into()),
             },
-        };
-        let removed = self.remove(vec![(seq, size)])?;
-        Ok((removed.msgs > 0).then_some(removed))
+            Err(error) => Err(error.into()),
+            Ok(Some(message)) => {
+                let layout = message.layout();
+                let size = self.lock().size_of(
+                    layout.subject as usize,
+                    layout.headers as usize,
+                    layout.payload as usize,
+                );
+                Ok(Some(u32::try_from(size).unwrap_or(u32::MAX)))
+            }
+            Ok(None) => Ok(None),
+        }
     }
 
     /// Removes what is still live of `victims` (sequence, accounted size) as one unit.

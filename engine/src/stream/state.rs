@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::dedup::{DedupWindow, IdHash};
+use super::erase::Erasures;
 use super::extent::Extent;
 use super::front::FrontWindow;
 use super::interest::Interest;
@@ -65,6 +66,7 @@ pub(crate) struct StreamData {
     /// The configuration changed since the last checkpoint.
     pub config_dirty: bool,
     pub deleted: bool,
+    pub erasures: Erasures,
     /// Which consumers want what.
     pub interest: Interest,
     /// What consumers needed and need no more; see [`super::claims`].
@@ -101,6 +103,7 @@ impl StreamData {
             dirty_since: None,
             config_dirty: true,
             deleted: false,
+            erasures: Erasures::default(),
             interest: Interest::default(),
             abandoned: Vec::new(),
             abandoned_dirty: false,

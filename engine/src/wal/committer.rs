@@ -36,6 +36,8 @@ pub struct Committer {
     /// A mark for the last frame is due.
     mark_due: bool,
     released: Lsn,
+    /// Retired files of the log are still to go.
+    erasing: bool,
     stopped: bool,
     streams: Vec<(StreamId, Seq)>,
     /// Proves that the crash tests see an acknowledgement before the sync.
@@ -58,6 +60,7 @@ impl Committer {
             in_hand: None,
             mark_due: false,
             released: Lsn(0),
+            erasing: false,
             stopped: false,
             streams: Vec::new(),
             #[cfg(test)]
@@ -130,10 +133,22 @@ impl Committer {
     fn house_keeping(&mut self) -> Result<(), AppendError> {
         // The poke first: a release that comes in after it pokes again.
         let poked = self.queue.take_poke();
+        let retire = self.queue.retire_request();
+        if let Some(request) = retire
+            && self.wal.retire()?
+        {
+            self.queue.note_retired(request);
+            self.erasing = true;
+        }
         let released = self.queue.released_lsn();
-        if released > self.released {
+        if released > self.released || retire.is_some() {
             self.wal.release_through(released)?;
             self.released = released;
+        }
+        if self.erasing && poked {
+            let gone = self.wal.gone_through();
+            self.erasing = gone.is_none();
+            self.queue.note_gone(gone.unwrap_or(Lsn(0)));
         }
         // A full disk is asked again when a poke says so, not at each step.
         if poked || !self.wal.is_disk_full() {

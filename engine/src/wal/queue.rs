@@ -159,6 +159,11 @@ pub struct CommitQueue {
     store_disk_full: AtomicBool,
     refusals: AtomicU64,
     released_lsn: AtomicU64,
+    /// Requests that what the log holds does not stay on disk, and those that were carried out.
+    retire_requests: AtomicU64,
+    retired: AtomicU64,
+    /// No op up to here is in a file of the log.
+    gone_lsn: AtomicU64,
     waiters: Waiters,
     room_waiters: Mutex<Vec<Waker>>,
     observers: RwLock<Arc<Vec<Arc<Observer>>>>,
@@ -205,6 +210,9 @@ impl CommitQueue {
             store_disk_full: AtomicBool::new(false),
             refusals: AtomicU64::new(0),
             released_lsn: AtomicU64::new(0),
+            retire_requests: AtomicU64::new(0),
+            retired: AtomicU64::new(0),
+            gone_lsn: AtomicU64::new(0),
             waiters: Waiters::default(),
             room_waiters: Mutex::new(Vec::new()),
             observers: RwLock::new(Arc::new(Vec::new())),
@@ -411,6 +419,23 @@ impl CommitQueue {
         self.poke();
     }
 
+    /// Asks that no op logged so far stays on disk once it is released. The answer is
+    /// [`CommitQueue::gone_lsn`].
+    pub fn retire(&self) {
+        self.retire_requests.fetch_add(1, Ordering::AcqRel);
+        self.poke();
+    }
+
+    /// Whether all such requests were carried out: a release from now on lets the ops go.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire) == self.retire_requests.load(Ordering::Acquire)
+    }
+
+    /// No file of the log holds an op up to here.
+    pub fn gone_lsn(&self) -> Lsn {
+        Lsn(self.gone_lsn.load(Ordering::Acquire))
+    }
+
     /// The store found the disk full (or no longer full) outside the log: while it is, a log that
     /// is full answers `NoSpace` and not `Full`, because no checkpoint will empty it.
     pub fn report_disk_full(&self, full: bool) {
@@ -510,6 +535,22 @@ impl CommitQueue {
     /// The lsn up to which files may be reused.
     pub(super) fn released_lsn(&self) -> Lsn {
         Lsn(self.released_lsn.load(Ordering::Acquire))
+    }
+
+    /// Requests to retire the files of the log that were not carried out; `None` if there is none.
+    pub(super) fn retire_request(&self) -> Option<u64> {
+        let asked = self.retire_requests.load(Ordering::Acquire);
+        (asked != self.retired.load(Ordering::Acquire)).then_some(asked)
+    }
+
+    /// The requests up to this one were carried out.
+    pub(super) fn note_retired(&self, request: u64) {
+        self.retired.store(request, Ordering::Release);
+    }
+
+    /// No file of the log holds an op up to `lsn`.
+    pub(super) fn note_gone(&self, lsn: Lsn) {
+        self.gone_lsn.fetch_max(lsn.0, Ordering::AcqRel);
     }
 
     /// Opens the gates of a synced batch, raises `durable_lsn`, tells observers and waiters, and

@@ -72,7 +72,8 @@ struct Closed {
     path: PathBuf,
     len: u64,
     last_lsn: Lsn,
-    /// Written by an earlier run, possibly with other sizes: removed, not recycled.
+    /// Removed when it is released, not recycled: it was written by an earlier run, possibly with
+    /// other sizes, or what is in it must not stay on disk.
     foreign: bool,
 }
 
@@ -100,6 +101,10 @@ pub struct Wal {
     synced_lsn: Lsn,
     disk_full: bool,
     mark: Vec<u8>,
+    /// Files with ops up to here are removed when they are released; see [`Wal::retire`].
+    retired: Lsn,
+    /// Released files that could not be removed.
+    unremoved: Vec<PathBuf>,
 }
 
 impl Wal {
@@ -183,6 +188,8 @@ impl Wal {
             synced_lsn: Lsn(first_lsn.0 - 1),
             disk_full: len < file_bytes,
             mark: Vec::new(),
+            retired: Lsn(0),
+            unremoved: Vec::new(),
         })
     }
 
@@ -278,6 +285,11 @@ impl Wal {
         if !self.prepare()? {
             return Err(AppendError::NoSpace);
         }
+        self.begin_file(frame_bytes)
+    }
+
+    /// Begins the next file, which takes a frame of `frame_bytes`.
+    fn begin_file(&mut self, frame_bytes: u64) -> Result<(), AppendError> {
         // The next file's header says that everything before it is durable.
         if self.unsynced_ops {
             self.sync()?;
@@ -364,6 +376,43 @@ impl Wal {
         Ok(true)
     }
 
+    /// Sees to it that no op so far stays on disk when it is released: the file that takes frames is
+    /// closed, it and the closed ones will be removed and not used again, and so are files at hand
+    /// that were used before. False if there is no space for a next file; then try again.
+    pub fn retire(&mut self) -> Result<bool, AppendError> {
+        for spare in std::mem::take(&mut self.spares) {
+            self.remove(&spare.path);
+        }
+        for closed in &mut self.closed {
+            closed.foreign = true;
+        }
+        if !self.prepare()? {
+            return Ok(false);
+        }
+        self.begin_file(0)?;
+        // The files before it may be gone before the next frame is synced.
+        self.sync()?;
+        if let Some(closed) = self.closed.back_mut() {
+            closed.foreign = true;
+        }
+        self.retired = Lsn(self.next_lsn.0 - 1);
+        Ok(true)
+    }
+
+    /// Tries again to remove what could not be removed, durably. Returns the position up to which
+    /// no retired op is on disk any more; `None` while some may be.
+    pub fn gone_through(&mut self) -> Option<Lsn> {
+        let waiting = self.closed.front().map(|file| file.last_lsn);
+        if waiting.is_some_and(|last| last <= self.retired) {
+            return None;
+        }
+        for path in std::mem::take(&mut self.unremoved) {
+            self.remove(&path);
+        }
+        let removed = self.unremoved.is_empty() && self.env.io.sync_dir(&self.dir).is_ok();
+        removed.then_some(self.retired)
+    }
+
     /// The ops up to `lsn` are durable elsewhere, and the metadata that says so is durable too:
     /// files without later ops are recycled or removed.
     pub fn release_through(&mut self, lsn: Lsn) -> Result<(), AppendError> {
@@ -404,9 +453,13 @@ impl Wal {
     }
 
     /// A file that cannot be removed takes space and does no harm: recovery skips it.
-    fn remove(&self, path: &Path) {
-        if let Err(error) = self.env.io.remove(path) {
-            tracing::warn!(file = %path.display(), %error, "cannot remove a log file");
+    fn remove(&mut self, path: &Path) {
+        match self.env.io.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(file = %path.display(), %error, "cannot remove a log file");
+                self.unremoved.push(path.to_owned());
+            }
+            _ => {}
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::erase::Erased;
 use super::measure::by_id;
 use crate::config::Compression;
 use crate::error::ReadError;
@@ -72,6 +73,8 @@ pub(super) struct Finished {
 pub(super) struct Job {
     /// The files that are replaced. Held, so that they can be read to the end.
     pub inputs: BTreeMap<SegmentId, Arc<SealedFile>>,
+    /// Erasures that the job was begun for.
+    pub erases: Vec<Erased>,
     /// Parts by output; a stream has at most one in each.
     levels: VecDeque<VecDeque<Part>>,
     copying: Option<Copying>,
@@ -109,6 +112,7 @@ impl Job {
         }
         Job {
             inputs: files,
+            erases: Vec::new(),
             levels,
             copying: None,
             output: None,

@@ -13,6 +13,7 @@
 //!
 //! A job that fails is given up and its files are removed; nothing else notices.
 
+mod erase;
 mod install;
 mod job;
 mod measure;
@@ -76,6 +77,7 @@ pub(super) struct Compactor {
     damaged: BTreeSet<SegmentId>,
     /// Files whose merge would not lower the number of files.
     unmergeable: BTreeSet<SegmentId>,
+    erasures: erase::Progress,
     look_at_ns: i64,
     retry_at_ns: i64,
 }
@@ -90,6 +92,7 @@ impl Compactor {
             job: None,
             damaged: BTreeSet::new(),
             unmergeable: BTreeSet::new(),
+            erasures: erase::Progress::default(),
             look_at_ns: i64::MIN,
             retry_at_ns: i64::MIN,
         }
@@ -133,6 +136,26 @@ impl Compactor {
         wait: Wait<'_>,
     ) -> Result<Next, CheckpointError> {
         store.files.unlink();
+        let (next, erasure_at) = self.erase(store, now, wait)?;
+        if let Some(next) = next {
+            return Ok(next);
+        }
+        let next = self.compact(store, effort, now, wait)?;
+        Ok(match (next, erasure_at) {
+            (Next::Idle, Some(at)) => Next::At(at),
+            (Next::At(next), Some(at)) => Next::At(next.min(at)),
+            (next, _) => next,
+        })
+    }
+
+    /// Does one step of compaction that no deadline asks for.
+    fn compact(
+        &mut self,
+        store: &mut Checkpointer,
+        effort: Effort,
+        now: i64,
+        wait: Wait<'_>,
+    ) -> Result<Next, CheckpointError> {
         if self.job.is_none() {
             if effort != Effort::Full && now < self.retry_at_ns {
                 return Ok(Next::At(self.retry_at_ns));
@@ -285,10 +308,14 @@ impl Compactor {
         };
         let inputs: BTreeSet<SegmentId> = job.inputs.keys().copied().collect();
         let installed = install(store, &inputs, &job.outputs, wait);
+        let erased = job.erases.clone();
         // Whoever holds a file keeps it on disk.
         drop(job);
-        store.files.unlink();
         installed?;
+        for erased in erased {
+            self.note_clean(store, erased);
+        }
+        store.files.unlink();
         // There may be more to do, and it is known that something changed.
         self.look_at_ns = i64::MIN;
         self.unmergeable.clear();
