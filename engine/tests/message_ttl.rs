@@ -7,7 +7,7 @@ use std::path::Path;
 
 use riverlog_engine::consumer::{AckPolicy, ConsumerConfig};
 use riverlog_engine::io::Env;
-use riverlog_engine::io::sim::{SimClock, SimDisk};
+use riverlog_engine::io::sim::{Fault, SimClock, SimDisk, Trigger};
 use riverlog_engine::{
     Append, DeleteMarker, Discard, Filter, Next, PurgeRequest, Retention, Seq, Storage, Store,
     StoreOptions, Stream, StreamConfig, Threads, TimestampNs, Ttl,
@@ -610,6 +610,36 @@ fn damage_timers(disk: &SimDisk) {
 #[test]
 fn damaged_timer_pages_lose_no_expiry() {
     many(4, damage_timers);
+}
+
+/// What cannot be read now is tried again later, and other files and the tail do not wait for it.
+#[test]
+fn a_failing_disk_delays_an_expiry_and_loses_none() {
+    let mut fixture = Fixture::new(StreamConfig {
+        delete_marker: marker(),
+        ..config()
+    });
+    fixture.append("a", secs(5));
+    fixture.seal();
+    fixture.append("b", secs(5));
+    fixture.store.commit();
+    // With an empty cache, and "b" in the tail.
+    fixture.restart_at(0);
+    fixture.append("c", secs(5));
+    fixture
+        .disk
+        .inject_on(".seg", Fault::ReadError, Trigger::Always);
+    fixture.at(6);
+    assert_eq!(fixture.stream.state().msgs, 3, "a, b, and the marker of c");
+    fixture.disk.clear_faults();
+    fixture.at(15);
+    assert_eq!(
+        fixture.stream.state().msgs,
+        3,
+        "not before the pause is over"
+    );
+    fixture.at(16);
+    fixture.check(&[4, 5, 6], &[4, 5, 6]);
 }
 
 /// A restart knows which messages live for ever without reading them again.

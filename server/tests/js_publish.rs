@@ -216,12 +216,9 @@ fn headers_of_features_that_are_off_are_refused() {
         );
     }
     assert_eq!(client.state("S")["messages"], 0);
-    // Clients set the flag without using it.
     client.create_stream(json!({"name": "T", "allow_msg_ttl": true}));
-    let text = refused(&mut client, "T", &[("Nats-TTL", "5s")]);
-    let wanted = "per-message TTL is not supported by this version of Riverlog".to_owned();
-    assert_eq!(text, (10166, wanted));
-    client.put("T", "x");
+    let text = refused(&mut client, "T", &[("Nats-TTL", "0")]);
+    assert_eq!(text, (10165, "invalid per-message TTL".to_owned()));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use riverlog_engine::consumer::{AckPolicy as EngineAck, DeliverPolicy as EngineD
 use riverlog_engine::ids::{Seq, TimestampNs};
 
 use super::json::{JsonError, UnknownFields, parse_object};
+use super::time::format_duration;
 use super::types::consumer_config::ConsumerConfig;
 use super::types::enums::{
     AckPolicy, Compression, DeliverPolicy, Discard, ReplayPolicy, Retention, Storage,
@@ -28,7 +29,7 @@ pub fn stream_to_engine(config: &StreamConfig) -> engine::StreamConfig {
         msgs_max: limit(config.max_msgs),
         bytes_max: limit(config.max_bytes),
         age_max_ns: limit(config.max_age),
-        delete_marker: None,
+        delete_marker: delete_marker(config.subject_delete_marker_ttl),
         msgs_per_subject_max: limit(config.max_msgs_per_subject),
         discard: match config.discard {
             Discard::Old => engine::Discard::Old,
@@ -48,6 +49,20 @@ pub fn stream_to_engine(config: &StreamConfig) -> engine::StreamConfig {
         first_seq: Seq(config.first_seq),
         attachment: attachment(config),
     }
+}
+
+/// What takes the place of the last message of a subject that expired (TTL-007).
+fn delete_marker(ttl: i64) -> Option<engine::DeleteMarker> {
+    // Life times are whole seconds, as those of messages.
+    let ttl_secs = limit(ttl / 1_000_000_000)?;
+    let ttl = format_duration(ttl);
+    let headers = format!(
+        "NATS/1.0\r\nNats-Marker-Reason: MaxAge\r\nNats-TTL: {ttl}\r\nNats-Rollup: sub\r\n\r\n"
+    );
+    Some(engine::DeleteMarker {
+        headers: headers.into_bytes(),
+        ttl_ns: ttl_secs * 1_000_000_000,
+    })
 }
 
 /// What the engine is told about a consumer. Its name is apart: a name that the server chose is not
@@ -133,6 +148,17 @@ mod tests {
         assert_eq!(mapped.first_seq, Seq(9));
         assert_eq!(mapped.storage, engine::Storage::Memory);
         assert_eq!(stream_from_engine(&mapped).unwrap(), config);
+    }
+
+    #[test]
+    fn a_marker_says_why_it_is_there_and_for_how_long() {
+        assert_eq!(delete_marker(0), None);
+        let marker = delete_marker(61_500_000_000).unwrap();
+        assert_eq!(
+            String::from_utf8(marker.headers).unwrap(),
+            "NATS/1.0\r\nNats-Marker-Reason: MaxAge\r\nNats-TTL: 1m1.5s\r\nNats-Rollup: sub\r\n\r\n"
+        );
+        assert_eq!(marker.ttl_ns, 61_000_000_000);
     }
 
     #[test]

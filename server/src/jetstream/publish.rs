@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use riverlog_engine::{Append, AppendError, Appended, ExpectSubject, Filter, Lsn, Rollup};
+use riverlog_engine::{Append, AppendError, Appended, ExpectSubject, Filter, Lsn, Rollup, Ttl};
 
 use super::errors::{self, ApiError};
 use super::limits::{FILE_RECORD_BYTES_MAX, HEADER_BYTES_MAX};
-use super::publish_headers::{PublishHeaders, parse_seq, stored_block};
+use super::publish_headers::{PublishHeaders, parse_seq, stored_block, with_value};
 use super::shared::Shared;
 use super::stream_handle::StreamHandle;
 use super::types::enums::Storage;
@@ -20,6 +20,8 @@ use crate::routing::{Inbound, InternalSubscriber};
 
 /// Attempts to append to a full commit queue, each after waiting for room.
 const BUSY_ATTEMPTS_MAX: u32 = 1000;
+
+const NS_PER_SEC: i64 = 1_000_000_000;
 
 /// What a publish has to obey, precomputed from the configuration.
 #[derive(Debug)]
@@ -31,9 +33,10 @@ pub(crate) struct PublishRules {
     msg_size_max: Option<usize>,
     allow_rollup: bool,
     allow_ttl: bool,
+    /// Shortest life time of a message in seconds: below it, the marker would leave before what it
+    /// replaced could have been noticed (TTL-009).
+    ttl_secs_min: i64,
     storage: Storage,
-    /// Messages have a maximum age.
-    expires: bool,
     /// Acknowledgement up to the sequence.
     ack_part: Arc<str>,
     /// The same for errors: `"stream":"S"` and the domain.
@@ -48,8 +51,11 @@ impl PublishRules {
             msg_size_max: usize::try_from(config.max_msg_size).ok(),
             allow_rollup: config.allow_rollup_hdrs && !config.deny_purge,
             allow_ttl: config.allow_msg_ttl,
+            ttl_secs_min: match config.max_msgs_per_subject {
+                1 => 0,
+                _ => config.subject_delete_marker_ttl / NS_PER_SEC,
+            },
             storage: config.storage,
-            expires: config.max_age > 0,
             ack_part: AckBody::stream_part(&config.name, domain),
             error_part: format!(
                 "\"stream\":{}",
@@ -87,10 +93,6 @@ impl InternalSubscriber for PublishSubscriber {
     fn deliver(&self, message: &Inbound<'_>) -> bool {
         let rules = self.stream.rules();
         let result = admit(&self.shared, &self.stream, &rules, message);
-        if rules.expires && result.is_ok() {
-            // The first message sets the timer; it sets itself after that.
-            self.stream.arm_expiry(&self.shared, None);
-        }
         acknowledge(&self.shared, &rules, message, result);
         true
     }
@@ -136,13 +138,22 @@ fn admit_with_headers(
     headers: &[u8],
     found: &PublishHeaders<'_>,
 ) -> Result<Appended, ApiError> {
-    refuse_unsupported(rules, found)?;
+    refuse_unsupported(found)?;
     if found
         .expected_stream
         .is_some_and(|expected| expected != stream.name.as_bytes())
     {
         return Err(errors::STREAM_NOT_MATCH);
     }
+    let ttl = ttl(rules, found.ttl)?;
+    let rewritten;
+    let headers = match ttl {
+        Some((_, Some(secs))) => {
+            rewritten = with_value(headers, b"Nats-TTL", secs.to_string().as_bytes());
+            &rewritten[..]
+        }
+        _ => headers,
+    };
     let filter = match found.expected_last_subject_seq_subject {
         Some(subject) => {
             let filter = Filter::new(subject)
@@ -169,18 +180,17 @@ fn admit_with_headers(
         }),
         expect_last_msg_id: found.expected_last_msg_id.filter(|id| !id.is_empty()),
         rollup,
+        ttl: ttl.map(|(ttl, _)| ttl),
+        leaves_no_marker: found.leaves_no_marker(),
         ..Append::default()
     };
     append_with_room(shared, stream, &append)
 }
 
 /// Headers of features that no stream has here.
-fn refuse_unsupported(rules: &PublishRules, found: &PublishHeaders<'_>) -> Result<(), ApiError> {
+fn refuse_unsupported(found: &PublishHeaders<'_>) -> Result<(), ApiError> {
     if found.incr.is_some() {
         return Err(errors::MESSAGE_INCR_DISABLED);
-    }
-    if let Some(ttl) = found.ttl {
-        return Err(ttl_refusal(rules, ttl));
     }
     if found.batch_id.is_some() {
         return Err(errors::ATOMIC_PUBLISH_DISABLED);
@@ -194,29 +204,44 @@ fn refuse_unsupported(rules: &PublishRules, found: &PublishHeaders<'_>) -> Resul
     Ok(())
 }
 
-/// T-35. A stream may permit the header, but nothing here expires single messages.
-fn ttl_refusal(rules: &PublishRules, ttl: &[u8]) -> ApiError {
-    if !is_ttl(ttl) {
-        return errors::MESSAGE_TTL_INVALID;
-    }
+/// The life time that a header asks for, and the seconds to store in its place if it is too short
+/// (TTL-001, TTL-002, TTL-003, TTL-009).
+fn ttl(rules: &PublishRules, value: Option<&[u8]>) -> Result<Option<(Ttl, Option<i64>)>, ApiError> {
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    let secs = parse_ttl(value).ok_or(errors::MESSAGE_TTL_INVALID)?;
     if !rules.allow_ttl {
-        return errors::MESSAGE_TTL_DISABLED;
+        return Err(errors::MESSAGE_TTL_DISABLED);
     }
-    ApiError {
-        description: "per-message TTL is not supported by this version of Riverlog".into(),
-        ..errors::MESSAGE_TTL_DISABLED
-    }
+    let TtlText::Secs(secs) = secs else {
+        return Ok(Some((Ttl::Never, None)));
+    };
+    let raised = secs.max(rules.ttl_secs_min);
+    let ttl_ns = raised.saturating_mul(NS_PER_SEC).unsigned_abs();
+    let rewritten = (raised != secs).then_some(raised);
+    Ok(Some((Ttl::For { ttl_ns }, rewritten)))
 }
 
-/// T-35, T-36: whole seconds of at least one, a duration of at least one second, or `never`.
-fn is_ttl(text: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(text) else {
-        return false;
+/// A life time as a header gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TtlText {
+    Never,
+    Secs(i64),
+}
+
+/// T-35, T-36: whole seconds of at least one, a duration of at least one second, which is cut to whole
+/// ones, or `never`.
+fn parse_ttl(text: &[u8]) -> Option<TtlText> {
+    let text = std::str::from_utf8(text).ok()?;
+    if text.eq_ignore_ascii_case("never") {
+        return Some(TtlText::Never);
+    }
+    let secs = match text.parse::<i64>() {
+        Ok(secs) => secs,
+        Err(_) => super::time::parse_duration(text)? / NS_PER_SEC,
     };
-    let seconds = |ns: i64| ns >= 1_000_000_000;
-    text.eq_ignore_ascii_case("never")
-        || text.parse::<i64>().is_ok_and(|seconds| seconds > 0)
-        || super::time::parse_duration(text).is_some_and(seconds)
+    (secs > 0).then_some(TtlText::Secs(secs))
 }
 
 fn rollup(rules: &PublishRules, value: Option<&[u8]>) -> Result<Option<Rollup>, ApiError> {
@@ -394,20 +419,58 @@ mod tests {
 
     #[test]
     fn ttl_texts() {
-        for (text, valid) in [
-            ("5", true),
-            ("5s", true),
-            ("1h30m", true),
-            ("never", true),
-            ("NEVER", true),
-            ("1.9s", true),
-            ("0", false),
-            ("0.5s", false),
-            ("500ms", false),
-            ("-1", false),
-            ("abc", false),
+        for (text, secs) in [
+            ("5", Some(5)),
+            ("5s", Some(5)),
+            ("1h30m", Some(5400)),
+            ("1.9s", Some(1)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("0", None),
+            ("0.5s", None),
+            ("500ms", None),
+            ("-1", None),
+            ("-5s", None),
+            ("abc", None),
+            ("", None),
+            ("9223372036854775808", None),
         ] {
-            assert_eq!(is_ttl(text.as_bytes()), valid, "{text}");
+            let expected = secs.map(TtlText::Secs);
+            assert_eq!(parse_ttl(text.as_bytes()), expected, "{text}");
         }
+        for text in ["never", "NEVER", "Never"] {
+            assert_eq!(parse_ttl(text.as_bytes()), Some(TtlText::Never));
+        }
+    }
+
+    #[test]
+    fn a_life_time_is_refused_or_raised_to_that_of_the_marker() {
+        let secs = |secs: u64| Ttl::For {
+            ttl_ns: secs * 1_000_000_000,
+        };
+        assert_eq!(ttl(&rules(), None), Ok(None));
+        let refused = |value| ttl(&rules(), Some(value)).unwrap_err().err_code;
+        assert_eq!((refused(b"5"), refused(b"x")), (10166, 10165));
+        let config = StreamConfig {
+            name: "S".to_owned(),
+            allow_msg_ttl: true,
+            subject_delete_marker_ttl: 60_000_000_000,
+            max_msgs_per_subject: -1,
+            ..StreamConfig::default()
+        };
+        let rules = PublishRules::new(&config, None);
+        for (text, expected) in [
+            ("5", (secs(60), Some(60))),
+            ("1m", (secs(60), None)),
+            ("61s", (secs(61), None)),
+            ("never", (Ttl::Never, None)),
+        ] {
+            assert_eq!(ttl(&rules, Some(text.as_bytes())), Ok(Some(expected)));
+        }
+        let one_each = StreamConfig {
+            max_msgs_per_subject: 1,
+            ..config
+        };
+        let rules = PublishRules::new(&one_each, None);
+        assert_eq!(ttl(&rules, Some(b"5")), Ok(Some((secs(5), None))));
     }
 }

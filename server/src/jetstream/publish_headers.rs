@@ -16,6 +16,9 @@ pub struct PublishHeaders<'a> {
     pub schedule: Option<&'a [u8]>,
     pub batch_id: Option<&'a [u8]>,
     pub stream_source: Option<&'a [u8]>,
+    pub marker_reason: Option<&'a [u8]>,
+    /// `KV-Operation`
+    pub kv_operation: Option<&'a [u8]>,
     /// `Nats-Request-Info` is present: not stored (PUB-027).
     pub has_request_info: bool,
     /// The version line carries a status: not stored (PUB-026).
@@ -35,14 +38,22 @@ impl<'a> PublishHeaders<'a> {
                 .is_some_and(|rest| !rest.trim_ascii().is_empty());
         }
         for line in lines {
-            if !line.starts_with(b"Nats-") {
-                continue;
-            }
-            if let Some((key, value)) = split_line(line) {
-                found.note(&key[5..], value);
+            if line.starts_with(b"Nats-") {
+                if let Some((key, value)) = split_line(line) {
+                    found.note(&key[5..], value);
+                }
+            } else if line.starts_with(b"KV-Operation:") && found.kv_operation.is_none() {
+                found.kv_operation = split_line(line).map(|(_, value)| value);
             }
         }
         found
+    }
+
+    /// When it expires as the last message of its subject, no marker takes its place: it is one, or
+    /// says that the key is gone (TTL-008).
+    pub fn leaves_no_marker(&self) -> bool {
+        self.marker_reason.is_some_and(|reason| !reason.is_empty())
+            || self.kv_operation == Some(b"PURGE")
     }
 
     fn note(&mut self, key: &[u8], value: &'a [u8]) {
@@ -61,6 +72,7 @@ impl<'a> PublishHeaders<'a> {
             b"Schedule" => &mut self.schedule,
             b"Batch-Id" => &mut self.batch_id,
             b"Stream-Source" => &mut self.stream_source,
+            b"Marker-Reason" => &mut self.marker_reason,
             b"Request-Info" => {
                 self.has_request_info = true;
                 return;
@@ -114,6 +126,24 @@ pub fn stored_block(block: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// The block with another value of its first header `key`.
+pub fn with_value(block: &[u8], key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(block.len() + value.len());
+    let mut is_done = false;
+    for line in block.split_inclusive(|byte| *byte == b'\n') {
+        if !is_done && split_line(line).is_some_and(|(found, _)| found == key) {
+            out.extend_from_slice(key);
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value);
+            out.extend_from_slice(b"\r\n");
+            is_done = true;
+        } else {
+            out.extend_from_slice(line);
+        }
+    }
+    out
+}
+
 /// A decimal sequence; what is not one counts as a sequence that no stream has (T-27).
 pub fn parse_seq(value: &[u8]) -> u64 {
     std::str::from_utf8(value)
@@ -153,6 +183,31 @@ mod tests {
         assert_eq!(found.rollup, Some(&b"sub"[..]));
         assert_eq!(found.expected_last_seq, Some(&b"7"[..]));
         assert!(!found.has_status && !found.has_request_info);
+    }
+
+    #[test]
+    fn a_value_is_replaced_in_its_place() {
+        let block = b"NATS/1.0\r\nA: b\r\nNats-TTL:5\r\nNats-TTL: 6\r\nC: d\r\n\r\n";
+        let expected = b"NATS/1.0\r\nA: b\r\nNats-TTL: 60\r\nNats-TTL: 6\r\nC: d\r\n\r\n";
+        assert_eq!(with_value(block, b"Nats-TTL", b"60"), expected);
+        assert_eq!(with_value(block, b"Other", b"60"), block);
+    }
+
+    #[test]
+    fn what_leaves_no_marker() {
+        for (line, leaves_none) in [
+            ("KV-Operation: PURGE", true),
+            ("KV-Operation:PURGE", true),
+            ("KV-Operation: DEL", false),
+            ("kv-operation: PURGE", false),
+            ("Nats-Marker-Reason: MaxAge", true),
+            ("Nats-Marker-Reason:", false),
+            ("Other: PURGE", false),
+        ] {
+            let block = format!("NATS/1.0\r\n{line}\r\n\r\n");
+            let found = PublishHeaders::scan(block.as_bytes());
+            assert_eq!(found.leaves_no_marker(), leaves_none, "{line}");
+        }
     }
 
     #[test]

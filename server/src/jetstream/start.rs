@@ -16,7 +16,6 @@ use super::engine_config::{consumer_from_engine, stream_from_engine};
 use super::options::JetStreamOptions;
 use super::shared::Shared;
 use super::stream_handle::StreamHandle;
-use super::time::now;
 use super::{JetStream, removal};
 use crate::server::Server;
 
@@ -87,7 +86,6 @@ pub(super) fn start(
     subscribe_all(&shared, &mut jetstream)?;
     for stream in shared.streams() {
         stream.sync_subscriptions(&shared);
-        stream.arm_expiry(&shared, Some(now()));
         for consumer in stream.consumers() {
             consumer.watch_deliver_subject(&shared);
             consumer.schedule();

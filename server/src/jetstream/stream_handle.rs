@@ -2,17 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use riverlog_engine as engine;
-use riverlog_engine::ids::TimestampNs;
 
 use super::consumer_handle::ConsumerHandle;
 use super::publish::{PublishRules, PublishSubscriber};
 use super::shared::Shared;
-use super::time::now;
-use super::timers::{Armed, Timed};
 use super::types::stream_config::StreamConfig;
 use crate::routing::InternalSubscription;
 
@@ -25,9 +21,6 @@ pub(crate) struct StreamHandle {
     /// Consumers with waiting requests that want to hear of new messages.
     hungry: Mutex<Vec<Arc<ConsumerHandle>>>,
     subscriptions: Mutex<HashMap<String, InternalSubscription>>,
-    armed: Armed,
-    expiring: AtomicBool,
-    shared: std::sync::Weak<Shared>,
 }
 
 /// Configuration and what is derived from it.
@@ -55,9 +48,6 @@ impl StreamHandle {
             consumers: RwLock::default(),
             hungry: Mutex::default(),
             subscriptions: Mutex::default(),
-            armed: Armed::default(),
-            expiring: AtomicBool::new(false),
-            shared: Arc::downgrade(shared),
         })
     }
 
@@ -172,44 +162,5 @@ impl StreamHandle {
         for consumer in hungry {
             consumer.wake_hungry();
         }
-    }
-
-    /// Has expired messages removed in time (SCFG-012).
-    pub fn arm_expiry(self: &Arc<Self>, shared: &Shared, at: Option<TimestampNs>) {
-        let max_age = self.config().max_age;
-        if max_age > 0 {
-            let default = || TimestampNs(now().0.saturating_add(max_age));
-            shared.timers.arm(self, at.unwrap_or_else(default));
-        }
-    }
-
-    fn expire(self: &Arc<Self>, shared: &Shared) {
-        let result = self.engine.expire(now());
-        self.expiring.store(false, Ordering::Release);
-        match result {
-            Ok((_, next)) => self.arm_expiry(shared, next),
-            Err(error) => {
-                tracing::warn!(stream = %self.name, %error, "messages could not be expired");
-                self.arm_expiry(shared, None);
-            }
-        }
-    }
-}
-
-impl Timed for StreamHandle {
-    fn armed(&self) -> &Armed {
-        &self.armed
-    }
-
-    fn fire(self: Arc<Self>) {
-        let Some(shared) = self.shared.upgrade() else {
-            return;
-        };
-        if self.expiring.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let runtime = shared.runtime.clone();
-        // Finding expired messages may read from disk.
-        runtime.spawn_blocking(move || self.expire(&shared));
     }
 }

@@ -1,4 +1,4 @@
-//! One timer queue for all consumers and streams. Something is in it only while it has a deadline,
+//! One timer queue for all consumers. Something is in it only while it has a deadline,
 //! so an idle server has no timers.
 //!
 //! A target remembers the earliest deadline it is queued for ([`Armed`]). Arming it for a later time

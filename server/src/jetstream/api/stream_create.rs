@@ -114,7 +114,6 @@ pub(super) fn update(shared: &Arc<Shared>, route: &Route, body: &[u8]) -> Result
             .map_err(|e| refused(&e, errors::stream_update))?;
         stream.set_config(shared, config);
         stream.sync_subscriptions(shared);
-        stream.arm_expiry(shared, Some(super::super::time::now()));
         for consumer in stream.consumers() {
             consumer.schedule();
         }

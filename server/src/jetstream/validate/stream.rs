@@ -174,14 +174,26 @@ fn check_permissions(config: &mut StreamConfig, pedantic: bool) -> Result<(), Ap
                 "subject delete marker TTL must be at least 1 second",
             ));
         }
+        if config.mirror.is_some() {
+            return Err(stream_invalid_config(
+                "subject delete markers forbidden on mirrors",
+            ));
+        }
         if pedantic && !config.allow_msg_ttl {
             return Err(stream_invalid_config(
                 "subject delete marker cannot be set if message TTLs are disabled",
             ));
         }
         config.allow_msg_ttl = true;
-        config.allow_rollup_hdrs = true;
-        config.deny_purge = false;
+        if !config.allow_rollup_hdrs {
+            if pedantic {
+                return Err(stream_invalid_config(
+                    "subject delete marker cannot be set if roll-ups are disabled",
+                ));
+            }
+            config.allow_rollup_hdrs = true;
+            config.deny_purge = false;
+        }
     }
     if config.allow_msg_schedules {
         config.allow_rollup_hdrs = true;

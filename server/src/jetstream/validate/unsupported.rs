@@ -7,19 +7,12 @@ use super::super::types::enums::{AckPolicy, PersistMode, PriorityPolicy};
 use super::super::types::stream_config::StreamConfig;
 
 /// Refuses what a stream cannot do yet.
-///
-/// `allow_msg_ttl` is let through: it only permits a header, which stock clients ask for whenever
-/// they make a key-value bucket. A message that carries the header is refused.
 pub fn check_stream(config: &StreamConfig) -> Result<(), ApiError> {
     let asked = [
         (config.mirror.is_some(), "a mirror"),
         (!config.sources.is_empty(), "sourcing from other streams"),
         (config.subject_transform.is_some(), "subject_transform"),
         (config.republish.is_some(), "republish"),
-        (
-            config.subject_delete_marker_ttl != 0,
-            "subject_delete_marker_ttl",
-        ),
         (config.allow_msg_counter, "allow_msg_counter"),
         (config.allow_atomic, "allow_atomic"),
         (config.allow_batched, "allow_batched"),
