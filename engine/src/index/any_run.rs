@@ -1,7 +1,5 @@
 //! One view of runs in files and in memory.
 
-#![allow(dead_code, reason = "readers of several runs at once use the rest")]
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -13,7 +11,7 @@ use crate::ids::{Seq, StreamId};
 use crate::subject::Filter;
 
 /// An open run, wherever it is.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) enum AnyRun {
     File(Arc<Run>),
     Memory(Arc<MemoryRun>),

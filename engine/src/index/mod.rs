@@ -27,9 +27,12 @@ use std::sync::Arc;
 pub use crate::format::key_page::compare_subjects;
 use crate::ids::{SegmentId, Seq};
 
+pub(crate) use any_run::{AnyCursor, AnyEntry, AnyRun, KeyMerge};
+pub(crate) use cursor::OwnedKey;
 pub use memory::MemoryRun;
 pub use merge::{Merge, MergeError, MergeInput, MergeScope};
 pub use postings::SubjectEntry;
+pub(crate) use reader::Use;
 pub use reader::{Run, RunIdentity, SubjectKey};
 pub use rebuild::{RebuiltRun, rebuild_run};
 pub(crate) use verify::{PostingsSum, RunCheck};

@@ -390,7 +390,7 @@ fn serve(
             file: file.clone(),
         });
     }
-    data.extents = Arc::new(extents);
+    data.set_extents(extents);
     shared.tail_ram_changed(0, data.tail.ram_bytes());
     shared.erasures.add(data.erasures.iter().count() as u64);
     let gate = StreamGate::new(id, Seq(data.last_seq));

@@ -150,7 +150,8 @@ impl Share {
                 .iter()
                 .filter(|e| !self.dead.contains(&e.file.id))
                 .cloned();
-            data.extents = Arc::new(kept.chain(self.sealed).collect());
+            let extents = kept.chain(self.sealed).collect();
+            data.set_extents(extents);
         }
         data.frozen = None;
         data.layout_epoch += 1;

@@ -131,7 +131,7 @@ impl StreamCore {
         data.deleted = true;
         data.forget_messages();
         self.drop_tail_of_deleted(data);
-        data.extents = Arc::default();
+        data.set_extents(Vec::new());
         self.shared.erasures.remove(data.erasures.clear());
         if !self.is_file() {
             data.tail = Tail::starting_at(Seq(data.last_seq + 1));

@@ -3,12 +3,12 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::due::ExtentTimers;
-use super::file_index::{FileIndex, IndexPlace, Posting, SubjectPostings};
+use super::file_index::{FileIndex, IndexPlace, OpenedIndex};
 use crate::error::{Corrupt, ReadError};
 use crate::ids::{SegmentId, StreamId};
+use crate::index::AnyRun;
 use crate::segment::{ExtentInfo, Segment};
 use crate::store::shared::StoreShared;
-use crate::subject::Filter;
 
 /// A sealed data file with its subjects.
 pub(crate) struct SealedFile {
@@ -61,29 +61,20 @@ impl SealedFile {
         self.index.look_again(&self.segment)
     }
 
-    /// All sequences of a subject, ascending.
-    pub fn of_subject(&self, stream: StreamId, subject: &[u8]) -> Result<Vec<Posting>, ReadError> {
-        self.index.of_subject(&self.segment, stream, subject)
+    /// The subjects of the file, made anew from its blocks if need be.
+    pub fn index(&self) -> Result<Arc<OpenedIndex>, ReadError> {
+        self.index.open(&self.segment)
     }
 
-    /// The newest sequence of a subject that `wanted` accepts.
-    pub fn last_of_subject(
-        &self,
-        stream: StreamId,
-        subject: &[u8],
-        wanted: &dyn Fn(u64) -> bool,
-    ) -> Result<Option<u64>, ReadError> {
-        self.index
-            .last_of_subject(&self.segment, stream, subject, wanted)
+    /// Rebuilds the index that `damaged` came from, unless somebody did so meanwhile.
+    pub fn replace_index(&self, damaged: Option<&AnyRun>) -> Result<(), ReadError> {
+        self.index.replace(&self.segment, damaged)
     }
 
-    /// Every matching subject with its sequences, ascending.
-    pub fn matching(
-        &self,
-        stream: StreamId,
-        filter: &Filter,
-    ) -> Result<Vec<SubjectPostings>, ReadError> {
-        self.index.matching(&self.segment, stream, filter)
+    #[allow(dead_code, reason = "for runs that merged ones replace")]
+    /// Removes the index: merged runs answer in its place.
+    pub fn discard_index(&self) -> std::io::Result<()> {
+        self.index.discard()
     }
 }
 

@@ -3,26 +3,19 @@
 //! The index is derived and never wins over the data (I9): a missing or damaged run is rebuilt from
 //! the blocks, and where no file can be written it is kept in memory.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, FileKey};
 use crate::config::Storage;
 use crate::error::{Corrupt, ReadError};
-use crate::ids::{Seq, StreamId};
-use crate::index::{MemoryRun, Run, RunError, RunIdentity, SubjectKey, rebuild_run};
+use crate::format::file_header::FileKind;
+use crate::ids::StreamId;
+use crate::index::{AnyRun, MemoryRun, Run, RunError, RunIdentity, rebuild_run};
 use crate::io::Env;
 use crate::limits::accounted_bytes;
 use crate::message::Message;
 use crate::segment::Segment;
-use crate::subject::Filter;
-
-/// A sequence and the accounted size of its message.
-pub(crate) type Posting = (u64, u32);
-
-/// A subject and its postings, ascending.
-pub(crate) type SubjectPostings = (Box<[u8]>, Vec<Posting>);
 
 /// No stream has this id.
 const ANY_STREAM: StreamId = StreamId(0);
@@ -39,23 +32,27 @@ pub(crate) struct IndexPlace {
 /// Opened on first use.
 pub(crate) struct FileIndex {
     place: IndexPlace,
-    opened: RwLock<Option<Arc<Opened>>>,
+    opened: RwLock<Option<Arc<OpenedIndex>>>,
     /// Serialises opening and rebuilding; protects nothing else.
     opening: Mutex<()>,
 }
 
-struct Opened {
-    run: OpenedRun,
+/// The open index of a file.
+pub(crate) struct OpenedIndex {
+    pub run: AnyRun,
     /// Ranges of the file that could not be read when its index was rebuilt: their messages are
     /// missing in it.
     lost: Vec<Corrupt>,
 }
 
-enum OpenedRun {
-    File(Box<Run>),
-    Memory(MemoryRun),
+impl OpenedIndex {
+    /// True if messages are missing in it, of whatever stream.
+    pub fn is_partial(&self) -> bool {
+        !self.lost.is_empty()
+    }
 }
 
+#[allow(dead_code, reason = "for runs that merged ones replace")]
 impl FileIndex {
     pub fn new(place: IndexPlace) -> FileIndex {
         FileIndex {
@@ -63,94 +60,6 @@ impl FileIndex {
             opened: RwLock::new(None),
             opening: Mutex::new(()),
         }
-    }
-
-    /// All sequences of a subject, ascending.
-    pub fn of_subject(
-        &self,
-        segment: &Segment,
-        stream: StreamId,
-        subject: &[u8],
-    ) -> Result<Vec<Posting>, ReadError> {
-        let key = SubjectKey::new(stream, subject);
-        self.ask(segment, &mut |opened| match &opened.run {
-            OpenedRun::File(run) => match run.lookup(&key)? {
-                Some(entry) => all_postings(run, &entry),
-                None => Ok(Vec::new()),
-            },
-            OpenedRun::Memory(run) => {
-                let postings = run.lookup(&key).unwrap_or_default().iter();
-                Ok(postings.map(|(seq, size)| (seq.0, *size)).collect())
-            }
-        })
-    }
-
-    /// The newest sequence of a subject that `wanted` accepts.
-    pub fn last_of_subject(
-        &self,
-        segment: &Segment,
-        stream: StreamId,
-        subject: &[u8],
-        wanted: &dyn Fn(u64) -> bool,
-    ) -> Result<Option<u64>, ReadError> {
-        let key = SubjectKey::new(stream, subject);
-        self.ask(segment, &mut |opened| match &opened.run {
-            OpenedRun::File(run) => {
-                let Some(entry) = run.lookup(&key)? else {
-                    return Ok(None);
-                };
-                let mut found = None;
-                run.postings_rev(&entry, Seq(u64::MAX), &mut |seq, _| {
-                    if wanted(seq.0) {
-                        found = Some(seq.0);
-                        return ControlFlow::Break(());
-                    }
-                    ControlFlow::Continue(())
-                })?;
-                Ok(found)
-            }
-            OpenedRun::Memory(run) => {
-                let postings = run.lookup(&key).unwrap_or_default().iter();
-                Ok(postings
-                    .rev()
-                    .map(|(seq, _)| seq.0)
-                    .find(|seq| wanted(*seq)))
-            }
-        })
-    }
-
-    /// Every matching subject with its sequences, ascending.
-    pub fn matching(
-        &self,
-        segment: &Segment,
-        stream: StreamId,
-        filter: &Filter,
-    ) -> Result<Vec<SubjectPostings>, ReadError> {
-        self.ask(segment, &mut |opened| {
-            let mut found = Vec::new();
-            let mut failed = None;
-            match &opened.run {
-                OpenedRun::File(run) => run.matching(stream, filter, &mut |subject, entry| {
-                    match all_postings(run, &entry) {
-                        Ok(postings) => found.push((Box::from(subject), postings)),
-                        Err(error) => {
-                            failed = Some(error);
-                            return ControlFlow::Break(());
-                        }
-                    }
-                    ControlFlow::Continue(())
-                })?,
-                OpenedRun::Memory(run) => run.matching(stream, filter, &mut |subject, postings| {
-                    let postings = postings.iter().map(|(seq, size)| (seq.0, *size));
-                    found.push((Box::from(subject), postings.collect()));
-                    ControlFlow::Continue(())
-                }),
-            }
-            match failed {
-                Some(error) => Err(error),
-                None => Ok(found),
-            }
-        })
     }
 
     /// What of a stream is missing in the index because the file is damaged there.
@@ -171,8 +80,8 @@ impl FileIndex {
     fn everything(&self) -> Corrupt {
         Corrupt {
             stream: ANY_STREAM,
-            first: Seq(0),
-            last: Seq(u64::MAX),
+            first: crate::ids::Seq(0),
+            last: crate::ids::Seq(u64::MAX),
             file: self.place.path.clone(),
             offset: 0,
             reason: "neither the index nor its segment can be read".into(),
@@ -182,49 +91,51 @@ impl FileIndex {
     /// Rebuilds an incomplete index: what was unreadable may be readable now.
     pub fn look_again(&self, segment: &Segment) -> Result<(), ReadError> {
         let opened = self.open(segment)?;
-        if !opened.lost.is_empty() {
-            self.replace(segment, &opened)?;
+        if opened.is_partial() {
+            self.replace(segment, Some(&opened.run))?;
         }
         Ok(())
     }
 
-    fn ask<T>(
-        &self,
-        segment: &Segment,
-        question: &mut dyn FnMut(&Opened) -> Result<T, RunError>,
-    ) -> Result<T, ReadError> {
-        let opened = self.open(segment)?;
-        match question(&opened) {
-            Ok(answer) => return Ok(answer),
-            Err(RunError::Io { file, source }) => return Err(ReadError::Io { file, source }),
-            Err(error) => self.complain(&error),
+    /// Gives back what an open index holds and removes its file: nobody needs it any more. Whoever
+    /// asks all the same makes it anew.
+    pub fn discard(&self) -> std::io::Result<()> {
+        let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.opened.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.forget_file();
+        match self.place.env.io.remove(&self.place.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
-        let rebuilt = self.replace(segment, &opened)?;
-        question(&rebuilt).map_err(|error| match error {
-            RunError::Io { file, source } => ReadError::Io { file, source },
-            // A file just written is read back damaged: the device cannot be trusted with it.
-            other => ReadError::io(&self.place.path, std::io::Error::other(other)),
-        })
     }
 
-    fn complain(&self, error: &RunError) {
-        tracing::warn!(%error, "rebuilding an index run from its segment");
+    fn forget_file(&self) {
+        if let Some(id) = self.file_no() {
+            let key = FileKey::new(FileKind::Index, id);
+            self.place.cache.forget_content(key);
+        }
     }
 
-    fn current(&self) -> Option<Arc<Opened>> {
+    fn file_no(&self) -> Option<u64> {
+        let name = self.place.path.file_stem()?.to_str()?;
+        u64::from_str_radix(name, 16).ok()
+    }
+
+    fn current(&self) -> Option<Arc<OpenedIndex>> {
         self.opened
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    fn set(&self, run: OpenedRun, lost: Vec<Corrupt>) -> Arc<Opened> {
-        let opened = Arc::new(Opened { run, lost });
+    fn set(&self, run: AnyRun, lost: Vec<Corrupt>) -> Arc<OpenedIndex> {
+        let opened = Arc::new(OpenedIndex { run, lost });
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
         opened
     }
 
-    fn open(&self, segment: &Segment) -> Result<Arc<Opened>, ReadError> {
+    /// The open index.
+    pub fn open(&self, segment: &Segment) -> Result<Arc<OpenedIndex>, ReadError> {
         if let Some(opened) = self.current() {
             return Ok(opened);
         }
@@ -235,21 +146,22 @@ impl FileIndex {
         match self.open_file(segment) {
             // What was unreadable when it was written may be readable now.
             Ok(run) if run.is_partial() => self.rebuild(segment),
-            Ok(run) => Ok(self.set(OpenedRun::File(Box::new(run)), Vec::new())),
+            Ok(run) => Ok(self.set(AnyRun::File(Arc::new(run)), Vec::new())),
             Err(RunError::Io { file, source }) => Err(ReadError::Io { file, source }),
             Err(error) => {
-                self.complain(&error);
+                tracing::warn!(%error, "rebuilding an index run from its segment");
                 self.rebuild(segment)
             }
         }
     }
 
     /// Rebuilds what `damaged` came from, unless somebody did so meanwhile.
-    fn replace(&self, segment: &Segment, damaged: &Arc<Opened>) -> Result<Arc<Opened>, ReadError> {
+    pub fn replace(&self, segment: &Segment, damaged: Option<&AnyRun>) -> Result<(), ReadError> {
         let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.current() {
-            Some(current) if !Arc::ptr_eq(&current, damaged) => Ok(current),
-            _ => self.rebuild(segment),
+        match (self.current(), damaged) {
+            (Some(current), Some(damaged)) if !current.run.is(damaged) => Ok(()),
+            (Some(_), None) => Ok(()),
+            _ => self.rebuild(segment).map(|_| ()),
         }
     }
 
@@ -264,7 +176,7 @@ impl FileIndex {
         Run::open(env, path, *store_uuid, &wanted, cache.clone())
     }
 
-    fn rebuild(&self, segment: &Segment) -> Result<Arc<Opened>, ReadError> {
+    fn rebuild(&self, segment: &Segment) -> Result<Arc<OpenedIndex>, ReadError> {
         let IndexPlace {
             env,
             store_uuid,
@@ -279,7 +191,7 @@ impl FileIndex {
                     // A sealed file holds messages.
                     lost.push(self.everything());
                 }
-                Ok(self.set(OpenedRun::File(Box::new(run)), lost))
+                Ok(self.set(AnyRun::File(Arc::new(run)), lost))
             }
             Err(error) => {
                 tracing::warn!(%error, "keeping an index in memory: its file cannot be written");
@@ -287,19 +199,10 @@ impl FileIndex {
                 if run.is_empty() {
                     lost.push(self.everything());
                 }
-                Ok(self.set(OpenedRun::Memory(run), lost))
+                Ok(self.set(AnyRun::Memory(Arc::new(run)), lost))
             }
         }
     }
-}
-
-fn all_postings(run: &Run, entry: &crate::index::SubjectEntry) -> Result<Vec<Posting>, RunError> {
-    let mut postings = Vec::new();
-    run.postings(entry, Seq(0), &mut |seq, size| {
-        postings.push((seq.0, size));
-        ControlFlow::Continue(())
-    })?;
-    Ok(postings)
 }
 
 /// The accounted size of a sealed message: sealed messages belong to file streams.

@@ -1,6 +1,7 @@
 //! Removal: single messages, purges, and limits that became stricter.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 
 use super::core::{StreamCore, ranges_of};
 use super::state::StreamData;
@@ -15,6 +16,9 @@ use crate::subject::Filter;
 
 /// Messages removed per hold of the lock.
 const STEP: usize = 4096;
+
+/// Messages removed as one unit, where a request removes more.
+const REMOVE_STEP: usize = 1 << 16;
 
 /// What a removal did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,18 +121,54 @@ impl StreamCore {
             return Ok(removed);
         }
         let filter = request.filter.clone().unwrap_or_else(Filter::all);
-        let mut victims: Vec<(u64, u32)> = self
-            .matching_seqs(&filter)?
-            .into_values()
-            .flatten()
-            .collect();
-        victims.retain(|(seq, _)| *seq < below);
-        if let Some(keep) = request.keep {
-            victims.sort_unstable();
-            let keep = usize::try_from(keep).unwrap_or(usize::MAX);
-            victims.truncate(victims.len().saturating_sub(keep));
+        if filter.is_all() && request.keep.is_none() {
+            return self.remove_front(&mut |_, _, seq| seq >= below);
         }
-        self.remove(victims)
+        let below = match request.keep {
+            Some(keep) => self.start_of_newest(&filter, below, keep)?,
+            None => below,
+        };
+        let mut wanted = |seq: u64, _: &[u8]| seq < below;
+        self.remove_of_subjects(&filter, &mut wanted)
+    }
+
+    /// The sequence from which on up to `keep` live messages below `below` match.
+    fn start_of_newest(&self, filter: &Filter, below: u64, keep: u64) -> Result<u64, ReadError> {
+        let filter = std::slice::from_ref(filter);
+        let (first, last) = {
+            let data = self.lock();
+            (data.first_seq, data.last_seq.min(below.saturating_sub(1)))
+        };
+        let (mut low, mut high) = (first, last.saturating_add(1));
+        // From `high` on at most `keep` match; halve towards the first such sequence.
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.count_matching(filter, middle, last)? <= keep {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(high)
+    }
+
+    /// Removes the live messages that match and are `unwanted`, some at a time, as they are found
+    /// subject by subject. After a failure or a crash in between a part of them is removed.
+    pub(super) fn remove_of_subjects(
+        &self,
+        filter: &Filter,
+        unwanted: &mut dyn FnMut(u64, &[u8]) -> bool,
+    ) -> Result<Removed, ChangeError> {
+        self.with_index(&mut |layout| self.check_whole(layout))?;
+        let mut removal = Removal::new(self);
+        let walked = self.walk_subjects(filter, &mut |subject| {
+            subject.live(&mut |live| {
+                let live = live.iter().copied();
+                removal.extend(live.filter(|(seq, _)| unwanted(*seq, subject.name())))
+            })?;
+            Ok(removal.flow())
+        });
+        removal.finish(walked)
     }
 
     /// Removes everything. A position behind the end also moves the end (T-05); `None` when it is
@@ -170,13 +210,7 @@ impl StreamCore {
             (data.config.msgs_per_subject_max, data.config.discard)
         };
         if let Some(max) = per_subject {
-            let max = usize::try_from(max).unwrap_or(usize::MAX);
-            let mut victims = Vec::new();
-            for seqs in self.matching_seqs(&Filter::all())?.into_values() {
-                let surplus = seqs.len().saturating_sub(max);
-                victims.extend(seqs.into_iter().take(surplus));
-            }
-            self.remove(victims)?;
+            self.enforce_per_subject(max)?;
         }
         if discard == Discard::Old {
             self.enforce_totals()?;
@@ -184,17 +218,59 @@ impl StreamCore {
         Ok(())
     }
 
+    fn enforce_per_subject(&self, max: u64) -> Result<(), ChangeError> {
+        self.with_index(&mut |layout| self.check_whole(layout))?;
+        let mut removal = Removal::new(self);
+        let walked = self.walk_subjects(&Filter::all(), &mut |subject| {
+            let mut surplus = subject.count(u64::MAX)?.saturating_sub(max);
+            if surplus > 0 {
+                subject.live(&mut |live| {
+                    let take = live
+                        .len()
+                        .min(usize::try_from(surplus).unwrap_or(usize::MAX));
+                    surplus -= take as u64;
+                    match removal.extend(live.iter().copied().take(take)) {
+                        ControlFlow::Continue(()) if surplus > 0 => ControlFlow::Continue(()),
+                        _ => ControlFlow::Break(()),
+                    }
+                })?;
+            }
+            Ok(removal.flow())
+        });
+        removal.finish(walked).map(|_| ())
+    }
+
     pub(super) fn enforce_totals(&self) -> Result<(), ChangeError> {
+        let (msgs_max, bytes_max) = {
+            let data = self.lock();
+            let config = &data.config;
+            (
+                config.msgs_max.unwrap_or(u64::MAX),
+                config.bytes_max.unwrap_or(u64::MAX),
+            )
+        };
+        self.remove_front(&mut |msgs, bytes, _| msgs <= msgs_max && bytes <= bytes_max)
+            .map(|_| ())
+    }
+
+    /// Removes the oldest messages until `done` says so of what is left: number of messages, their
+    /// bytes, and the first sequence.
+    fn remove_front(
+        &self,
+        done: &mut dyn FnMut(u64, u64, u64) -> bool,
+    ) -> Result<Removed, ChangeError> {
+        let mut total = Removed {
+            msgs: 0,
+            lsn: self.lock().last_lsn,
+        };
         loop {
             let mut victims = Vec::new();
             let mut missing = None;
             {
                 let data = self.lock();
-                let msgs_max = data.config.msgs_max.unwrap_or(u64::MAX);
-                let bytes_max = data.config.bytes_max.unwrap_or(u64::MAX);
                 let (mut msgs, mut bytes) = (data.msgs, data.bytes);
                 let mut seq = data.tombstones.next_live(data.first_seq);
-                while (msgs > msgs_max || bytes > bytes_max) && victims.len() < STEP {
+                while msgs > 0 && !done(msgs, bytes, seq) && victims.len() < STEP {
                     let Some(size) = data.size_at(seq) else {
                         missing = Some(seq);
                         break;
@@ -207,13 +283,75 @@ impl StreamCore {
             }
             let progress = !victims.is_empty();
             if progress {
-                self.remove(victims)?;
+                let removed = self.remove(victims)?;
+                total.msgs += removed.msgs;
+                total.lsn = removed.lsn;
             }
             match missing {
                 Some(seq) => self.load_front(seq)?,
                 None if progress => {}
-                None => return Ok(()),
+                None => return Ok(total),
             }
+        }
+    }
+}
+
+/// Messages that are removed as they are found, some at a time.
+struct Removal<'c> {
+    core: &'c StreamCore,
+    victims: Vec<(u64, u32)>,
+    removed: Removed,
+    failure: Option<ChangeError>,
+}
+
+impl<'c> Removal<'c> {
+    fn new(core: &'c StreamCore) -> Removal<'c> {
+        Removal {
+            core,
+            victims: Vec::new(),
+            removed: Removed {
+                msgs: 0,
+                lsn: core.lock().last_lsn,
+            },
+            failure: None,
+        }
+    }
+
+    fn flow(&self) -> ControlFlow<()> {
+        match self.failure.is_some() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Adds messages; removes all so far when they are many.
+    fn extend(&mut self, victims: impl Iterator<Item = (u64, u32)>) -> ControlFlow<()> {
+        self.victims.extend(victims);
+        if self.victims.len() >= REMOVE_STEP {
+            self.remove();
+        }
+        self.flow()
+    }
+
+    fn remove(&mut self) {
+        match self.core.remove(std::mem::take(&mut self.victims)) {
+            Ok(removed) => {
+                self.removed.msgs += removed.msgs;
+                self.removed.lsn = removed.lsn;
+            }
+            Err(error) => self.failure = Some(error),
+        }
+    }
+
+    /// Removes the rest, if all were found.
+    fn finish(mut self, found: Result<(), ReadError>) -> Result<Removed, ChangeError> {
+        found?;
+        if self.failure.is_none() {
+            self.remove();
+        }
+        match self.failure {
+            Some(error) => Err(error),
+            None => Ok(self.removed),
         }
     }
 }

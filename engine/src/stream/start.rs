@@ -47,14 +47,7 @@ impl StreamCore {
                 };
                 let mut listed = Vec::new();
                 for filter in filters {
-                    for seqs in self.matching_seqs(filter)?.into_values() {
-                        let last = seqs
-                            .iter()
-                            .rev()
-                            .map(|(seq, _)| *seq)
-                            .find(|seq| *seq <= visible);
-                        listed.extend(last.map(Seq));
-                    }
+                    self.last_of_each_subject(filter, visible, &mut |seq| listed.push(Seq(seq)))?;
                 }
                 listed.sort_unstable();
                 listed.dedup();

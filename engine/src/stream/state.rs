@@ -10,7 +10,9 @@ use super::dedup::{DedupWindow, IdHash};
 use super::erase::Erasures;
 use super::extent::Extent;
 use super::front::FrontWindow;
+use super::index_part::{IndexPart, index_parts};
 use super::interest::Interest;
+use super::merged_run::MergedRun;
 use super::prior::Prior;
 use super::tail::Tail;
 use super::tombstones::Tombstones;
@@ -24,8 +26,10 @@ use crate::limits::accounted_bytes;
 /// How many removals are remembered for [`StreamData::removed_at_or_after`].
 const REMOVALS_REMEMBERED: usize = 1024;
 
-/// Subjects whose prior state is remembered between two checkpoints; beyond it starts over.
-const PRIORS_MAX: usize = 1 << 18;
+/// Subjects whose prior state is remembered between two checkpoints, and sequences of them;
+/// beyond that it starts over. About 10 MB and 16 MB.
+const PRIORS_MAX: usize = 1 << 16;
+const PRIOR_SEQS_MAX: usize = 1 << 20;
 
 /// Everything a stream knows, protected by the stream's mutex. No I/O happens while it is held.
 #[derive(Debug)]
@@ -43,10 +47,18 @@ pub(crate) struct StreamData {
     pub tail: Tail,
     /// A tail on its way into a segment.
     pub frozen: Option<Arc<Tail>>,
-    /// Sealed data, ascending.
+    /// Sealed data, ascending; changed by [`StreamData::set_extents`].
     pub extents: Arc<Vec<Extent>>,
+    /// Merged index runs, ascending; changed by [`StreamData::set_runs`].
+    pub runs: Arc<Vec<Arc<MergedRun>>>,
+    /// The metadata log names other merged runs.
+    pub runs_dirty: bool,
+    /// Who knows the subjects of the sealed data, ascending: follows from extents and merged runs.
+    pub index_parts: Arc<Vec<IndexPart>>,
     /// What sealed data and the frozen tail say about subjects of the tail.
     pub priors: HashMap<Box<[u8]>, Prior>,
+    /// Sequences put into `priors` since they were last cleared for their number.
+    prior_seqs: usize,
     /// Oldest messages, read ahead for eviction.
     pub front: FrontWindow,
     /// Everything live before it lives for ever, see [`super::expiry`].
@@ -92,7 +104,11 @@ impl StreamData {
             tail: Tail::starting_at(Seq(first_seq)),
             frozen: None,
             extents: Arc::default(),
+            runs: Arc::default(),
+            runs_dirty: false,
+            index_parts: Arc::default(),
             priors: HashMap::new(),
+            prior_seqs: 0,
             front: FrontWindow::default(),
             age_cursor: 0,
             age_next: None,
@@ -113,6 +129,26 @@ impl StreamData {
     /// I10: live iff inside the range and not removed.
     pub fn is_live(&self, seq: u64) -> bool {
         seq >= self.first_seq && seq <= self.last_seq && !self.tombstones.contains(seq)
+    }
+
+    /// Replaces the list of sealed data.
+    pub fn set_extents(&mut self, extents: Vec<Extent>) {
+        self.extents = Arc::new(extents);
+        self.index_parts = Arc::new(index_parts(&self.extents, &self.runs));
+    }
+
+    /// Replaces the list of merged runs, which must ascend without overlap.
+    pub fn set_runs(&mut self, runs: Vec<Arc<MergedRun>>) {
+        self.runs = Arc::new(runs);
+        self.index_parts = Arc::new(index_parts(&self.extents, &self.runs));
+    }
+
+    /// Goes on without a merged run.
+    pub fn drop_run(&mut self, run: &Arc<MergedRun>) {
+        let kept = self.runs.iter().filter(|known| !Arc::ptr_eq(known, run));
+        let kept: Vec<_> = kept.cloned().collect();
+        self.runs_dirty |= kept.len() < self.runs.len();
+        self.set_runs(kept);
     }
 
     /// Number of live sequences in `first..=last`.
@@ -244,8 +280,14 @@ impl StreamData {
 
     /// Remembers what is known about a subject below the tail.
     pub fn keep_prior(&mut self, subject: Box<[u8]>, prior: Prior) {
-        if self.priors.len() >= PRIORS_MAX {
+        let seqs = match &prior {
+            Prior::All { seqs, .. } => seqs.len(),
+            Prior::Last(_) => 0,
+        };
+        self.prior_seqs += seqs;
+        if self.priors.len() >= PRIORS_MAX || self.prior_seqs > PRIOR_SEQS_MAX {
             self.priors.clear();
+            self.prior_seqs = seqs;
         }
         self.priors.insert(subject, prior);
     }

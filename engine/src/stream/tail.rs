@@ -39,6 +39,13 @@ impl SubjectSeqs {
         self.0.iter().copied()
     }
 
+    /// Number of sequences in `first..=last`.
+    pub fn count_in(&self, first: u64, last: u64) -> u64 {
+        let before = self.0.partition_point(|(seq, _)| *seq < first);
+        let up_to = self.0.partition_point(|(seq, _)| *seq <= last);
+        up_to.saturating_sub(before) as u64
+    }
+
     fn remove(&mut self, seq: u64) -> Option<(u64, u32)> {
         if self.0.front().is_some_and(|(first, _)| *first == seq) {
             return self.0.pop_front();

@@ -61,7 +61,7 @@ pub(super) fn install(
     for (core, extents) in change.extents {
         let mut data = core.lock();
         if !data.deleted {
-            data.extents = Arc::new(extents);
+            data.set_extents(extents);
             data.layout_epoch += 1;
             invariants::debug_check(&data);
         }

@@ -1,0 +1,104 @@
+//! Who knows the subjects of which sequences of a stream.
+//!
+//! Derived from the stream's extents and merged runs: where a merged run covers sequences it
+//! answers, elsewhere the runs of the sealed files do. Each part is asked for its own range only.
+
+use std::sync::Arc;
+
+use super::extent::{Extent, SealedFile};
+use super::merged_run::MergedRun;
+use crate::error::ReadError;
+use crate::index::{AnyRun, RunError};
+
+/// Consecutive sequences of a stream and who knows their subjects.
+#[derive(Clone, Debug)]
+pub(crate) struct IndexPart {
+    pub first: u64,
+    pub last: u64,
+    pub source: PartSource,
+}
+
+/// Where the subjects of a part are.
+#[derive(Clone, Debug)]
+pub(crate) enum PartSource {
+    /// In the run of the file that holds the messages.
+    File(Arc<SealedFile>),
+    /// In a run merged from several.
+    Merged(Arc<MergedRun>),
+}
+
+/// A part did not answer.
+#[derive(Debug)]
+pub(crate) enum PartFailure {
+    /// Its index can neither be opened nor made anew.
+    Read(ReadError),
+    /// Its run is missing or damaged. The open run, unless that failed.
+    Run(Option<AnyRun>, RunError),
+}
+
+impl IndexPart {
+    /// The part's run.
+    pub fn open(&self) -> Result<AnyRun, PartFailure> {
+        match &self.source {
+            PartSource::File(file) => match file.index() {
+                Ok(opened) => Ok(opened.run.clone()),
+                Err(error) => Err(PartFailure::Read(error)),
+            },
+            PartSource::Merged(run) => match run.open() {
+                Ok(run) => Ok(AnyRun::File(run)),
+                Err(error) => Err(PartFailure::Run(None, error)),
+            },
+        }
+    }
+
+    /// True for a part with the same source.
+    pub fn has_source_of(&self, other: &IndexPart) -> bool {
+        match (&self.source, &other.source) {
+            (PartSource::File(a), PartSource::File(b)) => Arc::ptr_eq(a, b),
+            (PartSource::Merged(a), PartSource::Merged(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+/// The parts of a stream with these extents and merged runs, both ascending and without overlap.
+pub(crate) fn index_parts(extents: &[Extent], runs: &[Arc<MergedRun>]) -> Vec<IndexPart> {
+    let mut parts: Vec<IndexPart> = runs
+        .iter()
+        .map(|run| IndexPart {
+            first: run.first,
+            last: run.last,
+            source: PartSource::Merged(run.clone()),
+        })
+        .collect();
+    for extent in extents {
+        let mut add = |first: u64, last: u64| {
+            if first <= last {
+                parts.push(IndexPart {
+                    first,
+                    last,
+                    source: PartSource::File(extent.file.clone()),
+                });
+            }
+        };
+        let mut first = extent.first;
+        let at = runs.partition_point(|run| run.last < extent.first);
+        for run in runs
+            .iter()
+            .skip(at)
+            .take_while(|run| run.first <= extent.last)
+        {
+            add(first, run.first.saturating_sub(1));
+            first = first.max(run.last.saturating_add(1));
+        }
+        add(first, extent.last);
+    }
+    parts.sort_by_key(|part| part.first);
+    parts
+}
+
+/// The part that answers for `seq`.
+pub(crate) fn part_of(parts: &[IndexPart], seq: u64) -> Option<usize> {
+    let at = parts.partition_point(|part| part.last < seq);
+    parts.get(at).filter(|part| part.first <= seq).map(|_| at)
+}
