@@ -82,6 +82,18 @@ impl Checkpointer {
         moved.map_err(|error| CheckpointError::from_io(self.layout.meta_dir(), error))
     }
 
+    /// Commits a change of metadata that belongs to no checkpoint.
+    pub(super) fn commit(&mut self, batch: &MetaBatch) -> Result<(), CheckpointError> {
+        let committed = self.meta.commit(batch);
+        committed.map_err(|error| CheckpointError::from_io(self.layout.meta_dir(), error))
+    }
+
+    /// Whether the metadata names merged index runs of a stream.
+    pub(super) fn names_runs_of(&self, stream: StreamId) -> bool {
+        let key = keys::stream_value(stream, kind::RUNS);
+        self.meta.get(&key).is_some()
+    }
+
     /// Registers a batch of message ids found at start.
     pub fn adopt_dedup(&mut self, stream: StreamId, number: u64, youngest: TimestampNs) {
         self.dedup_batches

@@ -29,6 +29,8 @@ pub(crate) mod kind {
     pub const CLAIMS: u8 = b'g';
     /// Erasures that are not complete.
     pub const ERASURES: u8 = b'x';
+    /// Merged index runs.
+    pub const RUNS: u8 = b'r';
 }
 
 /// Prefix of one stream.

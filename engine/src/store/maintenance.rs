@@ -1,12 +1,14 @@
 //! Background work: checkpoints, and messages that have become too old.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::catalogue::Catalogue;
 use super::checkpoint::{Checkpointer, Scope, note_space};
 use super::compact::{Compactor, Effort, Next};
 use super::error::CheckpointError;
+use super::merge_runs::RunMerger;
 use super::options::Threads;
 use super::reserve::Reserve;
 use super::shared::StoreShared;
@@ -32,6 +34,9 @@ pub(crate) struct Maintenance {
     checkpointer: Checkpointer,
     reserve: Reserve,
     compactor: Compactor,
+    merger: RunMerger,
+    /// The last round left index runs to merge.
+    is_merging: bool,
     effort: Effort,
 }
 
@@ -53,6 +58,7 @@ impl Maintenance {
         checkpointer: Checkpointer,
         reserve: Reserve,
         compactor: Compactor,
+        merger: RunMerger,
         threads: Threads,
     ) -> Maintenance {
         Maintenance {
@@ -61,6 +67,8 @@ impl Maintenance {
             checkpointer,
             reserve,
             compactor,
+            merger,
+            is_merging: false,
             effort: match threads {
                 Threads::Background => Effort::Background,
                 Threads::Manual => Effort::Manual,
@@ -69,7 +77,7 @@ impl Maintenance {
     }
 
     /// One round: expires, then checkpoints if RAM or log space ask for it, then does one step of
-    /// compaction if one is due.
+    /// compaction if one is due, and one of merging index runs.
     pub fn round(
         &mut self,
         wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
@@ -103,8 +111,10 @@ impl Maintenance {
         let compaction = self
             .compactor
             .step(&mut self.checkpointer, self.effort, wait)?;
+        self.is_merging = self.merger.step(&mut self.checkpointer, wait)?;
         Ok(match (compaction, next_due) {
             (Next::Now, _) => Pause::None,
+            _ if self.is_merging => Pause::None,
             (Next::At(at), due) => {
                 let at = TimestampNs(at);
                 Pause::Until(due.map_or(at, |due| due.min(at)))
@@ -112,6 +122,11 @@ impl Maintenance {
             (Next::Idle, Some(due)) => Pause::Until(due),
             (Next::Idle, None) => Pause::Idle,
         })
+    }
+
+    /// True if the last round left index runs to merge.
+    pub fn is_merging(&self) -> bool {
+        self.is_merging
     }
 
     /// Runs compaction until nothing is due any more.
@@ -161,6 +176,7 @@ impl Maintenance {
             result = self.checkpointer.run(scope, false, wait);
         }
         note_space(&self.shared, full(&result));
+        self.shared.index_work.store(true, Ordering::Release);
         if result.is_ok() {
             self.compactor.files_changed(&self.shared);
             self.reserve.keep();

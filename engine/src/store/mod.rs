@@ -10,6 +10,7 @@ mod key_use;
 mod keys;
 mod layout;
 mod maintenance;
+mod merge_runs;
 mod open;
 mod options;
 mod recovery;
@@ -357,14 +358,19 @@ impl Store {
     /// A checkpoint that failed; the log still holds everything.
     pub fn step(&self) -> Result<(), CheckpointError> {
         self.with_manual(|committer, maintenance| {
-            commit_all(committer);
             let queue = self.inner.shared.queue.clone();
-            let round = maintenance.round(&mut |lsn| {
+            loop {
                 commit_all(committer);
-                settled(&queue, lsn)
-            });
-            commit_all(committer);
-            round.map(|_| ())
+                let round = maintenance.round(&mut |lsn| {
+                    commit_all(committer);
+                    settled(&queue, lsn)
+                });
+                commit_all(committer);
+                round?;
+                if !maintenance.is_merging() {
+                    return Ok(());
+                }
+            }
         })
     }
 

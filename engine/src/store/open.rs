@@ -16,6 +16,7 @@ use super::error::{CheckpointError, OpenError};
 use super::identity;
 use super::layout::Layout;
 use super::maintenance::Maintenance;
+use super::merge_runs::{RunMerger, open_run};
 use super::options::StoreOptions;
 use super::recovery::{Recovered, RecoveredStream};
 use super::reserve::Reserve;
@@ -100,6 +101,7 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
     report.cut = replayed.cut.clone();
     report.lost = replayed.lost.clone();
     let keep = !replayed.lost.is_empty();
+    recovered.drop_doubtful_runs(Lsn(replayed.next_lsn.0 - 1), !keep);
     report.orphans_removed = remove_orphans(&env, &layout, &mut recovered, keep)?;
 
     let queue_options = QueueOptions {
@@ -125,6 +127,12 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
         recovered.next_segment,
     );
     let checkpoint = recovered.checkpoint;
+    let mut merger = RunMerger::new(shared.clone(), catalogue.clone(), layout.clone());
+    for (id, stream) in &recovered.streams {
+        for run in &stream.runs {
+            merger.adopt(*id, run.manifest.id);
+        }
+    }
     enter(&shared, &catalogue, &layout, &mut checkpointer, recovered)?;
     let behind = created || Lsn(replayed.next_lsn.0 - 1) != checkpoint;
     // Everything replayed came from the log on disk: there is nothing to wait for.
@@ -169,6 +177,7 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
         checkpointer,
         reserve,
         compactor,
+        merger,
         options.threads,
     );
     Ok(Opened {
@@ -278,8 +287,9 @@ fn replay(
     })
 }
 
-/// Removes sealed files that no commit names, and index runs without such a file: a checkpoint was
-/// interrupted before its commit, and the log still had everything. Their numbers are not used
+/// Removes sealed files that no commit names, and index runs that no stream is answered from: a
+/// checkpoint or a merge was interrupted before its commit, and the log or other runs still had
+/// everything. Their numbers are not used
 /// again. With `keep`, because operations are missing from the log, sealed files are only renamed:
 /// they may hold what the log has lost (A5).
 fn remove_orphans(
@@ -293,6 +303,7 @@ fn remove_orphans(
     env.io
         .create_dir_all(&idx_dir)
         .map_err(|error| OpenError::io(&idx_dir, error))?;
+    let index_files = recovered.index_files();
     let mut removed = 0;
     for dir in [layout.seg_dir(), idx_dir] {
         let entries = env
@@ -304,7 +315,11 @@ fn remove_orphans(
                 continue;
             };
             recovered.next_segment = recovered.next_segment.max(id.0 + 1);
-            if recovered.segments.contains_key(&id) {
+            let is_needed = match dir == layout.seg_dir() {
+                true => recovered.segments.contains_key(&id),
+                false => index_files.contains(&id),
+            };
+            if is_needed {
                 continue;
             }
             let file: PathBuf = dir.join(&entry.name);
@@ -391,6 +406,11 @@ fn serve(
         });
     }
     data.set_extents(extents);
+    let runs = stream
+        .runs
+        .iter()
+        .map(|run| Arc::new(open_run(shared, layout, *run)));
+    data.set_runs(runs.collect());
     shared.tail_ram_changed(0, data.tail.ram_bytes());
     shared.erasures.add(data.erasures.iter().count() as u64);
     let gate = StreamGate::new(id, Seq(data.last_seq));

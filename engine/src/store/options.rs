@@ -60,6 +60,12 @@ pub struct StoreOptions {
     pub queue_bytes_max: u64,
     /// Compaction of sealed files.
     pub compaction: CompactionOptions,
+    /// Neighbouring index runs of a stream that are merged into one. At least 2; default 8. Fewer
+    /// mean quicker lookups and more writing.
+    pub index_merge_parts: u32,
+    /// Sequences that neighbouring index runs of a stream must span to be merged; smaller ones are
+    /// merged when they are very many. Default 4,096.
+    pub index_merge_span_min: u64,
     /// Open although acknowledged data in the log is damaged: exactly the damaged operations are
     /// given up and listed in the report. Default off.
     pub salvage: bool,
@@ -89,6 +95,8 @@ impl Default for StoreOptions {
             open_files_max: 512,
             queue_bytes_max: 8 << 20,
             compaction: CompactionOptions::default(),
+            index_merge_parts: 8,
+            index_merge_span_min: 4096,
             salvage: false,
             threads: Threads::default(),
             encryption: None,

@@ -1,10 +1,10 @@
 //! State rebuilt from metadata and the log, before the store serves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::keys::{self, StreamKey, kind};
-use super::stored::{Counters, StoredExtent, decode_extents, decode_manifest};
+use super::stored::{Counters, StoredExtent, decode_extents, decode_manifest, decode_runs};
 use crate::config::{Retention, StreamConfig};
 use crate::consumer::{Claim, ConsumerState};
 use crate::format::FormatError;
@@ -14,6 +14,7 @@ use crate::meta::MetaLog;
 use crate::segment::SegmentManifest;
 use crate::stream::dedup::IdHash;
 use crate::stream::erase::{Erasures, Pending};
+use crate::stream::merged_run::MergedRunInfo;
 use crate::stream::snapshot::{Positions, StoredConsumer, get_consumer};
 use crate::stream::state::StreamData;
 
@@ -30,6 +31,7 @@ pub(crate) struct RecoveredConsumer {
 pub(crate) struct RecoveredStream {
     pub data: StreamData,
     pub extents: Vec<StoredExtent>,
+    pub runs: Vec<MergedRunInfo>,
     pub dedup_batches: Vec<(u64, TimestampNs)>,
     pub consumers: BTreeMap<ConsumerId, RecoveredConsumer>,
 }
@@ -103,6 +105,12 @@ impl Recovered {
         match key.kind {
             kind::POSITIONS => Positions::decode(value)?.restore(&mut stream.data),
             kind::EXTENTS => stream.extents = decode_extents(value)?,
+            kind::RUNS => {
+                stream.runs = decode_runs(value)?;
+                // Their files may be missing: derived ones can be deleted by anybody.
+                let ids = stream.runs.iter().map(|run| run.manifest.id.0 + 1);
+                self.next_segment = self.next_segment.max(ids.max().unwrap_or(0));
+            }
             kind::TOMBSTONES => {
                 if !stream.data.tombstones.load_container(key.number, value) {
                     return Err(FormatError::OutOfRange {
@@ -163,6 +171,38 @@ impl Recovered {
         Ok(())
     }
 
+    /// Leaves out merged index runs that may not know messages whose removal the log has lost. It
+    /// was read up to `end`, and `whole` if nothing in between was lost.
+    pub fn drop_doubtful_runs(&mut self, end: Lsn, whole: bool) {
+        for stream in self.streams.values_mut() {
+            let before = stream.runs.len();
+            stream.runs.retain(|run| whole && run.lsn <= end);
+            stream.data.runs_dirty |= stream.runs.len() < before;
+        }
+    }
+
+    /// Numbers of the index files that streams are answered from: merged runs, and the runs of
+    /// sealed files where no merged one covers them.
+    pub fn index_files(&self) -> BTreeSet<SegmentId> {
+        let mut needed = BTreeSet::new();
+        for stream in self.streams.values() {
+            needed.extend(stream.runs.iter().map(|run| run.manifest.id));
+            for extent in &stream.extents {
+                let mut next = extent.first;
+                for run in stream.runs.iter().filter(|run| run.last >= extent.first) {
+                    if run.first > next {
+                        break;
+                    }
+                    next = run.last.saturating_add(1);
+                }
+                if next <= extent.last {
+                    needed.insert(extent.file);
+                }
+            }
+        }
+        needed
+    }
+
     fn add_stream(
         &mut self,
         id: StreamId,
@@ -174,6 +214,7 @@ impl Recovered {
         Ok(self.streams.entry(id).or_insert(RecoveredStream {
             data,
             extents: Vec::new(),
+            runs: Vec::new(),
             dedup_batches: Vec::new(),
             consumers: BTreeMap::new(),
         }))

@@ -48,6 +48,10 @@ pub(crate) struct StoreShared {
     pub wake: Wake,
     pub space: SpaceMetrics,
     pub erasures: ErasureCount,
+    /// Index runs may have to be merged, or lists of them written.
+    pub index_work: AtomicBool,
+    pub index_merge_parts: usize,
+    pub index_merge_span_min: u64,
     /// When maintenance looks for messages that are too old, if nothing asks for it earlier.
     expiry_at: AtomicI64,
     observers: RwLock<Arc<[Observer]>>,
@@ -133,6 +137,9 @@ impl StoreShared {
             wake: Wake::default(),
             space: SpaceMetrics::default(),
             erasures: ErasureCount::default(),
+            index_work: AtomicBool::new(true),
+            index_merge_parts: options.index_merge_parts.max(2) as usize,
+            index_merge_span_min: options.index_merge_span_min,
             expiry_at: AtomicI64::new(i64::MAX),
             observers: RwLock::new(Arc::from([])),
             next_consumer: AtomicU64::new(next_consumer),

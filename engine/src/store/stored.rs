@@ -1,12 +1,16 @@
 //! Stored forms of what the metadata log keeps about the store and its files.
 
+use std::sync::Arc;
+
 use crate::format::cursor::Cursor;
 use crate::format::key_ring::KeyId;
 use crate::format::timers::TimerKind;
 use crate::format::{FormatError, varint};
 use crate::ids::{Lsn, SegmentId, TimestampNs};
+use crate::index::RunManifest;
 use crate::segment::SegmentManifest;
 use crate::stream::extent::Extent;
+use crate::stream::merged_run::{MergedRun, MergedRunInfo};
 
 /// The stored form of a manifest.
 pub(crate) fn encode_manifest(manifest: &SegmentManifest) -> Vec<u8> {
@@ -38,6 +42,65 @@ pub(crate) fn decode_manifest(id: SegmentId, bytes: &[u8]) -> Result<SegmentMani
         footer_digest: input.u64()?,
         key: KeyId::from_number(input.u64()?),
     })
+}
+
+/// The stored form of a stream's merged index runs.
+pub(crate) fn encode_runs(runs: &[Arc<MergedRun>]) -> Vec<u8> {
+    let mut out = vec![1];
+    for run in runs {
+        let manifest = &run.manifest;
+        varint::encode(manifest.id.0, &mut out);
+        out.push(run.level);
+        for number in [
+            run.first,
+            run.last,
+            run.keys,
+            run.postings,
+            run.lsn.0,
+            manifest.file_bytes,
+        ] {
+            varint::encode(number, &mut out);
+        }
+        out.extend_from_slice(&manifest.footer_digest.to_le_bytes());
+    }
+    out
+}
+
+/// Reads the stored form of a stream's merged index runs.
+pub(crate) fn decode_runs(bytes: &[u8]) -> Result<Vec<MergedRunInfo>, FormatError> {
+    let what = "merged index runs";
+    let mut input = Cursor::new(bytes);
+    match input.u8()? {
+        1 => {}
+        found => return Err(FormatError::UnknownKind { what, found }),
+    }
+    let mut runs: Vec<MergedRunInfo> = Vec::new();
+    while !input.rest().is_empty() {
+        let id = SegmentId(input.varint()?);
+        let level = input.u8()?;
+        let (first, last) = (input.varint()?, input.varint()?);
+        let (keys, postings) = (input.varint()?, input.varint()?);
+        let lsn = Lsn(input.varint()?);
+        let manifest = RunManifest {
+            id,
+            file_bytes: input.varint()?,
+            footer_digest: input.u64()?,
+        };
+        let ascends = runs.last().is_none_or(|before| before.last < first);
+        if first > last || !ascends {
+            return Err(FormatError::OutOfRange { what });
+        }
+        runs.push(MergedRunInfo {
+            manifest,
+            level,
+            first,
+            last,
+            keys,
+            postings,
+            lsn,
+        });
+    }
+    Ok(runs)
 }
 
 /// Numbers that concern the whole store.

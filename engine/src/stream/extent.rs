@@ -71,7 +71,6 @@ impl SealedFile {
         self.index.replace(&self.segment, damaged)
     }
 
-    #[allow(dead_code, reason = "for runs that merged ones replace")]
     /// Removes the index: merged runs answer in its place.
     pub fn discard_index(&self) -> std::io::Result<()> {
         self.index.discard()

@@ -52,7 +52,6 @@ impl OpenedIndex {
     }
 }
 
-#[allow(dead_code, reason = "for runs that merged ones replace")]
 impl FileIndex {
     pub fn new(place: IndexPlace) -> FileIndex {
         FileIndex {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::core::StreamCore;
 use super::extent::Extent;
@@ -159,6 +160,7 @@ impl StreamCore {
     /// removes it.
     fn drop_run(&self, run: &Arc<MergedRun>) {
         self.lock().drop_run(run);
+        self.shared.index_work.store(true, Ordering::Release);
         self.shared.wake.ask();
     }
 

@@ -46,7 +46,6 @@ impl std::fmt::Debug for MergedRun {
     }
 }
 
-#[allow(dead_code, reason = "made by merges")]
 impl MergedRun {
     pub fn new(info: MergedRunInfo, place: IndexPlace) -> MergedRun {
         MergedRun {
@@ -55,10 +54,6 @@ impl MergedRun {
             opened: RwLock::new(None),
             opening: Mutex::new(()),
         }
-    }
-
-    pub fn info(&self) -> MergedRunInfo {
-        self.info
     }
 
     /// The open run. One that is missing or damaged is to be dropped: it is derived.

@@ -90,6 +90,8 @@ pub fn options() -> StoreOptions {
     options.compaction.small_file_bytes = 16 * 1024;
     options.compaction.output_bytes_max = 32 * 1024;
     options.compaction.slack_bytes = 0;
+    options.index_merge_parts = 2;
+    options.index_merge_span_min = 0;
     options
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::job::Finished;
 use super::measure::by_id;
@@ -63,6 +64,12 @@ pub(super) fn install(
         if !data.deleted {
             data.set_extents(extents);
             data.layout_epoch += 1;
+            if data.erasures.iter().next().is_some() {
+                // Merged runs know the subjects of what is to leave the disk. They are made anew.
+                let runs = data.runs.clone();
+                runs.iter().for_each(|run| data.drop_run(run));
+                store.shared.index_work.store(true, Ordering::Release);
+            }
             invariants::debug_check(&data);
         }
     }

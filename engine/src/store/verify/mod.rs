@@ -26,7 +26,7 @@ use crate::cache::Cache;
 use crate::error::{Corrupt, ReadError};
 use crate::format::file_header::FileHeader;
 use crate::ids::{SegmentId, Seq, StreamId};
-use crate::index::RunError;
+use crate::index::{RunCheck, RunError, RunIdentity};
 use crate::io::read_only::ReadOnlyIo;
 use crate::io::{Env, OpenMode};
 use crate::meta::{MetaError, MetaLog};
@@ -58,6 +58,7 @@ pub(super) fn verify(
         layout,
         uuid: 0,
         streams: BTreeMap::new(),
+        index_files: BTreeSet::new(),
     };
     verify.identity()?;
     match verify.state()? {
@@ -88,6 +89,8 @@ struct Verify {
     report: VerifyReport,
     uuid: u128,
     streams: BTreeMap<StreamId, Tally>,
+    /// Index files that streams are answered from.
+    index_files: BTreeSet<SegmentId>,
 }
 
 /// What was read of a stream so far.
@@ -305,7 +308,9 @@ impl Verify {
     }
 
     fn sealed_files(&mut self, recovered: &Recovered) {
+        self.index_files = recovered.index_files();
         self.orphans(&recovered.segments.keys().copied().collect());
+        self.merged_runs(recovered);
         let mut listing: BTreeMap<SegmentId, Vec<StreamId>> = BTreeMap::new();
         for (stream, known) in &recovered.streams {
             for extent in &known.extents {
@@ -401,7 +406,9 @@ impl Verify {
         let reason = |stream: StreamId, seq: u64| contents.reason(&segment, stream, seq);
         self.lose_missing(id, streams, recovered, &holds, &reason);
         self.damage_without_loss(&segment, &contents);
-        self.index_run(id, &segment, &contents);
+        if self.index_files.contains(&id) {
+            self.index_run(id, &segment, &contents);
+        }
     }
 
     /// Notes the live messages that a file should hold and does not.
@@ -463,6 +470,34 @@ impl Verify {
                 self.report.find(FindingKind::Derived, &path, None, source);
             }
             Err(error) => self.report.find(FindingKind::Derived, &path, None, error),
+        }
+    }
+
+    /// Checks every page of the merged index runs.
+    fn merged_runs(&mut self, recovered: &Recovered) {
+        for run in recovered.streams.values().flat_map(|stream| &stream.runs) {
+            let path = self.layout.index(run.manifest.id);
+            let wanted = RunIdentity::Exactly(run.manifest);
+            let mut check = RunCheck::default();
+            let checked = loop {
+                match check.step(&self.env, &path, self.uuid, &wanted) {
+                    Ok(false) => {}
+                    Ok(true) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
+            self.checked(check.bytes);
+            if let Err(error) = checked {
+                self.report.find(FindingKind::Derived, &path, None, error);
+            }
+            if check.missing {
+                let what = "the index run is missing";
+                self.report.find(FindingKind::Derived, &path, None, what);
+            }
+            for (offset, what) in check.damage {
+                let offset = Some(offset);
+                self.report.find(FindingKind::Derived, &path, offset, what);
+            }
         }
     }
 
@@ -530,7 +565,11 @@ impl Verify {
 
     /// Files that no metadata names.
     fn orphans(&mut self, named: &BTreeSet<SegmentId>) {
-        for dir in [self.layout.seg_dir(), self.layout.idx_dir()] {
+        let index_files = self.index_files.clone();
+        for (dir, named) in [
+            (self.layout.seg_dir(), named),
+            (self.layout.idx_dir(), &index_files),
+        ] {
             for entry in self.env.io.list(&dir).into_iter().flatten() {
                 let id = Layout::parse(&entry.name);
                 if id.is_none_or(|id| !named.contains(&id)) {
