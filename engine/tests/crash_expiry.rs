@@ -78,6 +78,8 @@ fn open(disk: &SimDisk, clock: &SimClock) -> Option<Store> {
     options.threads = Threads::Manual;
     options.wal.file_bytes = 64 * 1024;
     options.wal.files_max = 4;
+    // Rounds of maintenance rewrite files as well.
+    options.compaction.slack_bytes = 0;
     let env = Env::simulated(disk, clock, 1);
     Store::open_in(env, Path::new("/data"), options)
         .ok()

@@ -28,6 +28,7 @@ struct Fixture {
 fn open(disk: &SimDisk, clock: &SimClock) -> Store {
     let mut options = StoreOptions::default();
     options.threads = Threads::Manual;
+    options.compaction.slack_bytes = 0;
     let env = Env::simulated(disk, clock, 1);
     let (store, _) = Store::open_in(env, Path::new("/data"), options).expect("a store");
     store
@@ -612,6 +613,54 @@ fn damaged_timer_pages_lose_no_expiry() {
     many(4, damage_timers);
 }
 
+/// What copies messages into another file copies their timers with them.
+#[test]
+fn compacted_messages_expire_and_are_reported_as_before() {
+    let mut fixture = Fixture::new(StreamConfig {
+        delete_marker: marker(),
+        ..config()
+    });
+    for n in 0..4_000_u64 {
+        let subject = format!("s.{n}");
+        let append = Append {
+            subject: subject.as_bytes(),
+            payload: &[b'x'; 100],
+            ttl: secs(if n % 100 == 0 { 50 } else { 5 }),
+            leaves_no_marker: n % 100 != 0,
+            notify_at: (n % 200 == 0).then_some(TimestampNs(START + n as i64)),
+            ..Append::default()
+        };
+        fixture.stream.append_nosync(&append).expect("accepted");
+        if n % 1_000 == 999 {
+            fixture.seal();
+        }
+    }
+    let files = |fixture: &Fixture| {
+        let files = fixture.disk.files().into_iter();
+        let bytes = files.filter(|(path, _)| path.ends_with(".seg"));
+        bytes.map(|(_, len)| len).sum::<u64>()
+    };
+    let before = files(&fixture);
+    fixture.at(5);
+    fixture.seal();
+    fixture.store.compact().expect("compacted");
+    let after = files(&fixture);
+    assert!(after < before / 4, "{after} of {before} bytes");
+    fixture.restart_at(6);
+    let due = fixture
+        .stream
+        .due_notices(TimestampNs(START + 1_000), 10)
+        .expect("readable");
+    let due: Vec<u64> = due.iter().map(|(seq, _)| seq.0).collect();
+    assert_eq!(due, [1, 201, 401, 601, 801, 1_001]);
+    fixture.at(49);
+    assert_eq!(fixture.stream.state().msgs, 40);
+    fixture.at(50);
+    let markers: Vec<u64> = (4_001..=4_040).collect();
+    fixture.check(&markers, &markers);
+    assert_eq!(fixture.stream.next_notice(), None);
+}
+
 /// What cannot be read now is tried again later, and other files and the tail do not wait for it.
 #[test]
 fn a_failing_disk_delays_an_expiry_and_loses_none() {
@@ -661,8 +710,11 @@ fn messages_that_live_for_ever_are_passed_over_once() {
     fixture.seal();
     fixture.restart_at(1);
     let before = fixture.disk.ops();
-    fixture.at(2);
-    assert_eq!(fixture.stream.state().msgs, 8_000);
+    let (removed, next) = fixture
+        .stream
+        .expire(TimestampNs(START + 2 * SECOND))
+        .expect("expired");
+    assert_eq!((removed.msgs, next), (1, None));
     let ops = fixture.disk.ops() - before;
     assert!(ops < 20, "{ops} operations for one message");
 }
