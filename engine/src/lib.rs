@@ -100,8 +100,8 @@
 //! With [`StoreOptions::encryption`] every file is encrypted with AES-256-GCM under a key of its own,
 //! derived from the store's [`Key`]. A store that is encrypted does not open without its key
 //! ([`OpenError::KeyMissing`] says which one it needs, by its [`KeyId`]). Keys are rotated by opening
-//! the store with a [`KeyRing`] of the new and the old one; [`Store::keys_in_use`] says how long the
-//! old one is needed.
+//! the store with a [`KeyRing`] of the new and the old one; [`Store::reencrypt`] has the files of the
+//! old one rewritten, and [`Store::keys_in_use`] says how long it is needed.
 //!
 //! ```
 //! use riverlog_engine::{Key, KeyRing, Store, StoreOptions};
@@ -113,10 +113,11 @@
 //! options.encryption = Some(KeyRing::new(Key::new(&old)));
 //! drop(Store::open(dir.path(), options)?);
 //!
-//! // Later: the log and the metadata move to the new key, sealed files keep the one they have.
+//! // Later: the log and the metadata move to the new key at once, sealed files when they are rewritten.
 //! let mut options = StoreOptions::default();
 //! options.encryption = Some(KeyRing::new(Key::new(&new)).with_previous(Key::new(&old)));
 //! let (store, _) = Store::open(dir.path(), options)?;
+//! store.reencrypt();
 //! for used in store.keys_in_use()? {
 //!     println!("{:?}: {} files, {} bytes", used.key, used.files, used.bytes);
 //! }

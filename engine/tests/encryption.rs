@@ -280,6 +280,63 @@ fn a_rotated_key_is_needed_until_its_last_file_is_gone() {
     assert_eq!(message.payload(), SECRETS[5].as_bytes());
 }
 
+/// Every file gets the new key without anything being removed, and nothing else changes.
+#[test]
+fn reencryption_frees_the_old_key() {
+    for old in [None, Some(key(1))] {
+        let disk = SimDisk::new(1);
+        drop(fill(&disk, old.clone().map(KeyRing::new), Compression::S2));
+        let ring = match &old {
+            Some(old) => KeyRing::new(key(2)).with_previous(old.clone()),
+            None => KeyRing::new(key(2)),
+        };
+        let store = open(&disk, 2, Some(ring)).expect("rotated");
+        store.step().expect("no fault");
+        let old = old.map(|key| key.id());
+        assert!(keys_in_use(&store).contains(&old), "nobody asked for it");
+        append(&store, 3);
+        store.checkpoint().expect("sealed");
+        store.reencrypt();
+        store.compact().expect("no fault");
+        store.step().expect("no fault");
+        assert_eq!(keys_in_use(&store), [Some(key(2).id())]);
+        check(&store, 28);
+        let changes = disk.changes();
+        store.compact().expect("no fault");
+        store.step().expect("no fault");
+        assert_eq!(disk.changes(), changes, "it is done once");
+        drop(store);
+        let store = open(&disk, 3, Some(KeyRing::new(key(2)))).expect("without the old key");
+        check(&store, 28);
+    }
+}
+
+/// A file that is damaged keeps its key, and the others do not wait for it.
+#[test]
+fn reencryption_leaves_a_damaged_file() {
+    let disk = SimDisk::new(1);
+    let store = fill(&disk, Some(KeyRing::new(key(1))), Compression::None);
+    store.checkpoint().expect("sealed");
+    drop(store);
+    let sealed: Vec<String> = disk.files().into_iter().map(|(path, _)| path).collect();
+    let sealed: Vec<&String> = sealed.iter().filter(|path| path.contains("seg/")).collect();
+    assert!(sealed.len() >= 2, "{sealed:?}");
+    disk.corrupt(sealed[0], 200, 1).expect("inside");
+    let ring = KeyRing::new(key(2)).with_previous(key(1));
+    let store = open(&disk, 2, Some(ring)).expect("rotated");
+    store.reencrypt();
+    store.compact().expect("no fault");
+    store.step().expect("no fault");
+    let used = store.keys_in_use().expect("readable");
+    let old = used.iter().find(|used| used.key == Some(key(1).id()));
+    let old = old.expect("the damaged file stays");
+    // The file and its index run.
+    assert!(old.files <= 2, "{used:?}");
+    let stream = store.stream(SECRETS[0]).expect("the stream");
+    assert!(stream.get(Seq(1)).is_err(), "damage is still reported");
+    assert!(stream.get(Seq(25)).expect("readable").is_some());
+}
+
 #[test]
 fn a_plain_store_is_taken_over() {
     let disk = SimDisk::new(1);

@@ -118,8 +118,9 @@ impl fmt::Debug for Key {
 /// read.
 ///
 /// To rotate, open the store with a new current key and the old one among the previous keys. Files
-/// are never changed, so the old key stays in use until the last of its files is gone; the store
-/// says which keys are.
+/// are never changed, so the old key stays in use until the last of its files is gone:
+/// [`Store::reencrypt`](crate::Store::reencrypt) has them rewritten, and
+/// [`Store::keys_in_use`](crate::Store::keys_in_use) says which keys are needed.
 #[derive(Clone, Debug)]
 pub struct KeyRing {
     current: Key,

@@ -293,6 +293,18 @@ impl Store {
         key_use::keys_in_use(&shared.env, &layout::Layout::new(&shared.dir))
     }
 
+    /// Has every sealed file rewritten that has another key than new files have, or none: the last
+    /// step of a rotation, or of the move to encryption. Returns at once; background work does it file by
+    /// file, at the rate of compaction ([`StoreOptions::compaction`]; at rate 0 not at all), and
+    /// [`Store::keys_in_use`] shows how far it is. It is forgotten when the store closes. A damaged file
+    /// stays as it is.
+    pub fn reencrypt(&self) {
+        let shared = &self.inner.shared;
+        shared.rekey.store(true, Ordering::Release);
+        shared.space.change();
+        shared.wake.ask();
+    }
+
     /// Why the store stopped acknowledging, if it did.
     pub fn stopped(&self) -> Option<Stopped> {
         self.inner.shared.queue.stopped()

@@ -58,6 +58,8 @@ pub(crate) struct StoreShared {
     next_consumer: AtomicU64,
     /// Deleted consumers that no checkpoint holds.
     deleted_consumers: Mutex<Vec<(StreamId, ConsumerId, Lsn)>>,
+    /// Sealed files with another key than new ones are to be rewritten.
+    pub rekey: AtomicBool,
     /// In manual mode, what a caller that waits does itself.
     pump: OnceLock<Box<dyn Fn(Pump) + Send + Sync>>,
 }
@@ -144,6 +146,7 @@ impl StoreShared {
             observers: RwLock::new(Arc::from([])),
             next_consumer: AtomicU64::new(next_consumer),
             deleted_consumers: Mutex::default(),
+            rekey: AtomicBool::new(false),
             pump: OnceLock::new(),
         }
     }

@@ -66,6 +66,24 @@ pub(super) enum Effort {
     Full,
 }
 
+/// The first file that has another key than new files have, if all of them are to be rewritten.
+fn rekeyed(store: &Checkpointer, usable: &[Facts]) -> Option<SegmentId> {
+    let shared = &store.shared;
+    if !shared.rekey.load(Ordering::Acquire) {
+        return None;
+    }
+    let current = shared.env.keys.as_ref().map(|keys| keys.current().id());
+    let has_other_key = |id: SegmentId| {
+        let listed = store.files.get(id);
+        listed.is_some_and(|listed| listed.file.segment.key_id() != current)
+    };
+    let found = usable.iter().find(|file| has_other_key(file.id));
+    if found.is_none() {
+        shared.rekey.store(false, Ordering::Release);
+    }
+    found.map(|file| file.id)
+}
+
 /// Performs compaction; owned by maintenance.
 pub(super) struct Compactor {
     options: CompactionOptions,
@@ -228,7 +246,12 @@ impl Compactor {
         };
         let picked = policy::pick(usable.clone(), &self.unmergeable, &self.options);
         let (inputs, job) = match picked {
-            None | Some(Pick::Dead(_)) => return Ok(false),
+            // What other files have to be rewritten for anyway comes first.
+            None => match rekeyed(store, &usable) {
+                Some(id) => (vec![id], plan(store, &[id])),
+                None => return Ok(false),
+            },
+            Some(Pick::Dead(_)) => return Ok(false),
             Some(Pick::Dirty(mut inputs)) => {
                 let mut job = plan(store, &inputs);
                 if job.outputs_min() * 2 > inputs.len() {
