@@ -1,6 +1,7 @@
 //! Entry points for fuzzers: bodies that must never panic, whatever the input. The same bodies run
 //! with seeded random input in the ordinary tests.
 
+mod backup;
 mod encrypted;
 mod sealed;
 mod timers;
@@ -19,6 +20,7 @@ use crate::meta::{MetaBatch, MetaLog};
 use crate::wal::log_file::FRAMES_OFFSET;
 use crate::wal::{RecoverError, Wal, WalOptions, recover};
 
+pub use backup::fuzz_backup;
 pub use encrypted::fuzz_encrypted;
 pub use sealed::{fuzz_block, fuzz_run, fuzz_segment};
 pub use timers::fuzz_timers;

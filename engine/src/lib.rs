@@ -173,8 +173,15 @@ pub use format::key_ring::{Key, KeyId, KeyRing};
 pub use ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
 pub use message::{Message, Ttl};
 pub use store::{
+    BackupCheck, BackupError, BackupReport, BackupSource, RestoreError, RestoreReport,
+};
+pub use store::{
     CheckpointError, CompactionOptions, Finding, FindingKind, KeyUse, OpenError, RecoveryReport,
     SpaceStatus, Store, StoreOptions, StoreStatus, Threads, VerifiedStream, VerifyReport,
+};
+pub use store::{Damage, FoundBy, ScrubStatus};
+pub use store::{
+    RangeSource, RepairError, RepairOptions, RepairReport, RestoredRange, SourceError,
 };
 pub use stream::{
     AckResult, Append, AppendError, Appended, BatchError, ChangeError, Consumer, Delivery, Erasure,

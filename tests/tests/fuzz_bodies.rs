@@ -160,6 +160,7 @@ bodies! {
     wal_file: engine::fuzz_wal_file;
     meta_recovery: engine::fuzz_meta_recovery;
     block: engine::fuzz_block;
+    backup: engine::fuzz_backup;
     segment: engine::fuzz_segment;
     run: engine::fuzz_run;
     encrypted: engine::fuzz_encrypted;

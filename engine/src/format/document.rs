@@ -1,5 +1,6 @@
 //! Compares the tables of FORMAT.md with the code.
 
+mod backup;
 mod encryption;
 mod sealed;
 
@@ -171,6 +172,7 @@ fn format_document_file_header() {
         ("segment", Segment),
         ("index", Index),
         ("store", Store),
+        ("backup", Backup),
     ];
     check_numbers("file_kind", &kinds.map(|(name, kind)| (name, kind as u64)));
 }

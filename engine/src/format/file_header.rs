@@ -25,6 +25,8 @@ pub enum FileKind {
     Index = 4,
     /// Store identity.
     Store = 5,
+    /// Manifest of a backup.
+    Backup = 8,
 }
 
 impl FileKind {
@@ -35,6 +37,7 @@ impl FileKind {
             3 => FileKind::Segment,
             4 => FileKind::Index,
             5 => FileKind::Store,
+            8 => FileKind::Backup,
             found => {
                 return Err(FormatError::UnknownKind {
                     what: "file header",

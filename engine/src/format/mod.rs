@@ -5,6 +5,7 @@
 //! allocation is sized by a number that was not compared with the bytes at hand first.
 //! All fixed-width integers are little-endian.
 
+pub mod backup;
 pub mod block;
 pub mod block_table;
 pub mod bloom;

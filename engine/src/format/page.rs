@@ -42,6 +42,8 @@ pub enum PageKind {
     Timers = 9,
     /// First timer of each timer page.
     TimerSeparators = 10,
+    /// The manifest of a backup, as one stream of bytes over all its pages.
+    Manifest = 16,
 }
 
 impl PageKind {
@@ -58,6 +60,7 @@ impl PageKind {
             Filter,
             Timers,
             TimerSeparators,
+            Manifest,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

@@ -11,6 +11,7 @@
 
 mod copy;
 mod decoded;
+mod expected;
 mod lookup;
 mod reader;
 mod rebuild;
@@ -19,6 +20,7 @@ mod table;
 pub(crate) mod tests;
 mod timers;
 mod verify;
+mod walk;
 mod writer;
 
 use std::io;
@@ -33,6 +35,7 @@ use crate::ids::SegmentId;
 use crate::io::{Env, OpenMode};
 
 pub use decoded::{DecodedBlock, LoadedBlock, Messages, Stretch};
+pub(crate) use expected::{ExpectedBlock, Proof};
 pub use reader::{ScanItem, Segment};
 pub use timers::TimersDue;
 pub(crate) use verify::SegmentCheck;

@@ -37,7 +37,11 @@ pub struct Segment {
     pub(super) table: RwLock<Option<Arc<Table>>>,
     /// Timers made anew from the messages, because a timer page is damaged.
     pub(super) timers: RwLock<Option<Arc<[Timer]>>>,
+    on_damage: Option<OnDamage>,
 }
+
+/// Told of lost messages that a read came across.
+pub(crate) type OnDamage = Arc<dyn Fn(&Corrupt) + Send + Sync>;
 
 /// What [`Segment::scan`] comes across.
 #[derive(Debug)]
@@ -75,7 +79,23 @@ impl Segment {
             cache,
             table: RwLock::new(None),
             timers: RwLock::new(None),
+            on_damage: None,
         }
+    }
+
+    /// Tells `on_damage` what of lost messages reads come across.
+    pub(crate) fn reporting_to(self, on_damage: OnDamage) -> Segment {
+        Segment {
+            on_damage: Some(on_damage),
+            ..self
+        }
+    }
+
+    fn noted(&self, report: Corrupt) -> ReadError {
+        if let Some(on_damage) = &self.on_damage {
+            on_damage(&report);
+        }
+        ReadError::Corrupt(Box::new(report))
     }
 
     /// What the metadata log knows of the segment.
@@ -279,8 +299,7 @@ impl Segment {
             Err(LoadError::Io(error)) => Err(error),
             Err(LoadError::Damaged(reason)) => {
                 let (first, last) = (found.first_seq, found.last_seq);
-                let report = self.report(found.stream, first, last, found.offset, reason);
-                Err(ReadError::Corrupt(Box::new(report)))
+                Err(self.noted(self.report(found.stream, first, last, found.offset, reason)))
             }
         }
     }
@@ -372,12 +391,11 @@ impl Segment {
 
     fn lost(&self, found: &BlockRef, first: Seq, last: Seq, reason: &FormatError) -> ReadError {
         let reason = reason.to_string();
-        let report = self.report(found.stream, first, last, found.offset, reason);
-        ReadError::Corrupt(Box::new(report))
+        self.noted(self.report(found.stream, first, last, found.offset, reason))
     }
 
     pub(super) fn corrupt(&self, report: Corrupt) -> Miss {
-        Miss::Failed(ReadError::Corrupt(Box::new(report)))
+        Miss::Failed(self.noted(report))
     }
 
     /// A miss that a rebuilt table leaves.

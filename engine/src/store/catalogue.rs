@@ -1,6 +1,6 @@
 //! The streams of a store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Storage;
@@ -19,8 +19,17 @@ pub(crate) struct Catalogue {
 #[derive(Default)]
 pub(crate) struct Inner {
     pub by_name: BTreeMap<String, Arc<StreamCore>>,
+    /// Names of streams that are being restored.
+    pub reserved: BTreeSet<String>,
     pub deleted: Vec<(StreamId, Lsn)>,
     pub next_stream_id: u64,
+}
+
+impl Inner {
+    /// Whether no other stream may have this name.
+    pub fn is_taken(&self, name: &str) -> bool {
+        self.by_name.contains_key(name) || self.reserved.contains(name)
+    }
 }
 
 impl Catalogue {

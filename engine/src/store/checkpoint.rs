@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::catalogue::Catalogue;
+use super::damage::FoundBy;
 use super::error::CheckpointError;
 use super::files::FileList;
 use super::keys::{self, kind};
@@ -37,7 +38,7 @@ pub(crate) struct Checkpointer {
     pub(super) shared: Arc<StoreShared>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) layout: Layout,
-    meta: MetaLog,
+    pub(super) meta: MetaLog,
     next_segment: u64,
     pub(super) files: FileList,
     /// Sealed files whose commit failed: on disk it may have happened all the same, so they stay
@@ -54,6 +55,8 @@ pub(crate) enum Scope {
     All,
     /// Only streams with large tails: frees RAM.
     LargeTails,
+    /// Only this stream, and it together with its consumers at one position of the log.
+    Exactly(StreamId),
 }
 
 impl Checkpointer {
@@ -197,6 +200,10 @@ impl Checkpointer {
             }
         }
         batch.put(keys::COUNTERS, &self.counters(free).encode());
+        let scrub = self.shared.scrub.place_to_store();
+        if let Some(place) = &scrub {
+            batch.put(keys::SCRUB, place);
+        }
         let committed = self.commit_files(&mut batch, &unlisted);
         if let Err(error) = committed {
             for (stream, number, youngest) in expired {
@@ -204,6 +211,9 @@ impl Checkpointer {
             }
             self.doubt((first_segment..self.next_segment).map(SegmentId));
             return Err(error);
+        }
+        if let Some(place) = scrub {
+            self.shared.scrub.stored(&place);
         }
         Ok(())
     }
@@ -263,7 +273,7 @@ impl Checkpointer {
         Ok(())
     }
 
-    fn counters(&self, checkpoint: Lsn) -> Counters {
+    pub(super) fn counters(&self, checkpoint: Lsn) -> Counters {
         Counters {
             next_stream: self.catalogue.next_stream_id(),
             next_consumer: self.shared.peek_consumer_id(),
@@ -490,7 +500,11 @@ pub(crate) fn open_file(
         path: layout.index(manifest.id),
         cache: cache.clone(),
     };
+    let (damage, clock) = (shared.damage.clone(), shared.env.clock.clone());
     let segment = Segment::open(&shared.env, &path, shared.uuid, manifest, cache);
+    let segment = segment.reporting_to(Arc::new(move |range| {
+        damage.note(range, FoundBy::Read, TimestampNs(clock.now_ns()));
+    }));
     SealedFile::new(segment, index)
 }
 

@@ -4,6 +4,8 @@ use crate::ids::{ConsumerId, SegmentId, StreamId};
 
 /// Counters of the store: next ids and the checkpoint position.
 pub(crate) const COUNTERS: &[u8] = b"C";
+/// Where the background check of sealed files is.
+pub(crate) const SCRUB: &[u8] = b"R";
 /// Prefix of everything about streams.
 pub(crate) const STREAMS: &[u8] = b"S";
 /// Prefix of sealed files.

@@ -11,6 +11,7 @@ use super::error::CheckpointError;
 use super::merge_runs::RunMerger;
 use super::options::Threads;
 use super::reserve::Reserve;
+use super::scrub::Scrubber;
 use super::shared::StoreShared;
 use crate::ids::{Lsn, TimestampNs};
 use crate::stream::core::StreamCore;
@@ -31,12 +32,13 @@ const EXPIRY_RETRY_NS: i64 = 10_000_000_000;
 pub(crate) struct Maintenance {
     shared: Arc<StoreShared>,
     catalogue: Arc<Catalogue>,
-    checkpointer: Checkpointer,
+    pub(super) checkpointer: Checkpointer,
     reserve: Reserve,
     compactor: Compactor,
     merger: RunMerger,
     /// The last round left index runs to merge.
     is_merging: bool,
+    scrubber: Scrubber,
     effort: Effort,
 }
 
@@ -52,27 +54,34 @@ pub(crate) enum Pause {
 }
 
 impl Maintenance {
-    pub fn new(
-        shared: Arc<StoreShared>,
-        catalogue: Arc<Catalogue>,
+    pub(super) fn new(
         checkpointer: Checkpointer,
         reserve: Reserve,
         compactor: Compactor,
         merger: RunMerger,
+        scrubber: Scrubber,
         threads: Threads,
     ) -> Maintenance {
         Maintenance {
-            shared,
-            catalogue,
+            shared: checkpointer.shared.clone(),
+            catalogue: checkpointer.catalogue.clone(),
             checkpointer,
             reserve,
             compactor,
             merger,
             is_merging: false,
+            scrubber,
             effort: match threads {
                 Threads::Background => Effort::Background,
                 Threads::Manual => Effort::Manual,
             },
+        }
+    }
+
+    /// Does what callers wait for.
+    pub fn run_jobs(&mut self, wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>) {
+        while let Some(job) = self.shared.jobs.take() {
+            job(self, wait);
         }
     }
 
@@ -112,6 +121,10 @@ impl Maintenance {
             .compactor
             .step(&mut self.checkpointer, self.effort, wait)?;
         self.is_merging = self.merger.step(&mut self.checkpointer, wait)?;
+        let scrub = self
+            .scrubber
+            .step(&self.checkpointer.files, &self.catalogue);
+        let next_due = next_due.into_iter().chain(scrub).min();
         Ok(match (compaction, next_due) {
             (Next::Now, _) => Pause::None,
             _ if self.is_merging => Pause::None,
@@ -188,7 +201,9 @@ impl Maintenance {
     pub fn run(mut self, stop: &dyn Fn() -> bool) -> Maintenance {
         let queue = self.shared.queue.clone();
         let mut wait = move |lsn: Lsn| queue.wait_settled(lsn).map_err(CheckpointError::Stopped);
+        let _closing = CloseJobs(self.shared.clone());
         loop {
+            self.run_jobs(&mut wait);
             let pause = match self.round(&mut wait) {
                 Ok(Pause::None) => Some(Duration::ZERO),
                 Ok(Pause::Until(due)) => Some(self.until(due)),
@@ -226,5 +241,14 @@ fn expire(core: &StreamCore, now: TimestampNs) {
             tracing::warn!(stream = %core.name, %error, "cannot expire messages");
             core.plan_expiry(TimestampNs(now.0.saturating_add(EXPIRY_RETRY_NS)));
         }
+    }
+}
+
+/// Tells whoever waits for a job, however the thread ends.
+struct CloseJobs(Arc<StoreShared>);
+
+impl Drop for CloseJobs {
+    fn drop(&mut self) {
+        self.0.jobs.close();
     }
 }

@@ -1,11 +1,14 @@
 //! The store: one data directory, one log, one committer, many streams.
 
+mod backup;
 mod catalogue;
 mod checkpoint;
 mod compact;
+mod damage;
 mod error;
 mod files;
 mod identity;
+mod jobs;
 mod key_use;
 mod keys;
 mod layout;
@@ -14,7 +17,9 @@ mod merge_runs;
 mod open;
 mod options;
 mod recovery;
+mod repair;
 mod reserve;
+mod scrub;
 mod share;
 pub(crate) mod shared;
 mod space;
@@ -32,12 +37,20 @@ use checkpoint::Scope;
 use maintenance::Maintenance;
 use shared::{Pump, StoreShared};
 
+pub use backup::{
+    BackupCheck, BackupError, BackupReport, BackupSource, RestoreError, RestoreReport,
+};
+pub use damage::{Damage, FoundBy};
 pub use error::{CheckpointError, OpenError};
 #[cfg(test)]
 pub(crate) use identity::encode as encode_identity;
 pub use key_use::KeyUse;
 pub use open::RecoveryReport;
 pub use options::{CompactionOptions, StoreOptions, Threads};
+pub use repair::{
+    RangeSource, RepairError, RepairOptions, RepairReport, RestoredRange, SourceError,
+};
+pub use scrub::ScrubStatus;
 pub use space::SpaceStatus;
 pub use status::StoreStatus;
 pub use verify::{Finding, FindingKind, VerifiedStream, VerifyReport};
@@ -155,6 +168,7 @@ impl Store {
                         Pump::Commit => store.commit(),
                         // What it could not do shows where the caller tries again.
                         Pump::Upkeep => drop(store.step()),
+                        Pump::Jobs => store.run_jobs(),
                     }
                 }
             }));
@@ -188,7 +202,7 @@ impl Store {
         let shared = &self.inner.shared;
         let created = TimestampNs(shared.env.clock.now_ns());
         let mut catalogue = self.inner.catalogue.lock();
-        if catalogue.by_name.contains_key(&config.name) {
+        if catalogue.is_taken(&config.name) {
             return Err(ChangeError::Exists);
         }
         let id = StreamId(catalogue.next_stream_id);
@@ -358,6 +372,24 @@ impl Store {
         self.inner.shared.space.status()
     }
 
+    /// What is damaged, as far as reads, the background check and the last start came across it: live
+    /// messages that cannot be read, by stream and sequence. A bounded list; the second value is the
+    /// number of ranges that are not in it.
+    pub fn damage(&self) -> (Vec<Damage>, u64) {
+        self.inner.shared.damage.list(&self.inner.catalogue)
+    }
+
+    /// How far the background check of all sealed files is, and what it found.
+    pub fn scrub_status(&self) -> ScrubStatus {
+        self.inner.shared.scrub.status()
+    }
+
+    /// Pauses the background check of sealed files, or lets it go on.
+    pub fn pause_scrub(&self, paused: bool) {
+        self.inner.shared.scrub.pause(paused);
+        self.inner.shared.wake.ask();
+    }
+
     /// Blocks while appends answer [`crate::AppendError::Busy`], at most about a second.
     pub fn wait_room(&self) {
         self.inner.shared.wait_room();
@@ -430,6 +462,17 @@ impl Store {
         })
     }
 
+    fn run_jobs(&self) {
+        let _ = self.with_manual(|committer, maintenance| {
+            let queue = self.inner.shared.queue.clone();
+            maintenance.run_jobs(&mut |lsn| {
+                commit_all(committer);
+                settled(&queue, lsn)
+            });
+            Ok(())
+        });
+    }
+
     fn with_manual(
         &self,
         work: impl FnOnce(&mut Committer, &mut Maintenance) -> Result<(), CheckpointError>,
@@ -459,6 +502,9 @@ impl Inner {
     fn close(&self) {
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let workers = std::mem::replace(&mut *workers, Workers::Closed);
+        if let Workers::Manual { .. } = workers {
+            self.shared.jobs.close();
+        }
         for core in self.catalogue.all() {
             let consumers = core.lock_changed_consumers().clone();
             for consumer in consumers {

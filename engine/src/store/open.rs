@@ -12,18 +12,22 @@ use std::sync::Arc;
 use super::catalogue::Catalogue;
 use super::checkpoint::{Checkpointer, Scope, note_space, open_file};
 use super::compact::Compactor;
+use super::damage::FoundBy;
 use super::error::{CheckpointError, OpenError};
 use super::identity;
+use super::keys;
 use super::layout::Layout;
 use super::maintenance::Maintenance;
 use super::merge_runs::{RunMerger, open_run};
 use super::options::StoreOptions;
 use super::recovery::{Recovered, RecoveredStream};
 use super::reserve::Reserve;
+use super::scrub::{ScrubPlace, Scrubber};
 use super::shared::StoreShared;
 use crate::cache::Cache;
+use crate::error::Corrupt;
 use crate::format::FormatError;
-use crate::ids::{Lsn, SegmentId, Seq, StreamId};
+use crate::ids::{Lsn, SegmentId, Seq, StreamId, TimestampNs};
 use crate::io::Env;
 use crate::meta::{MetaError, MetaLog};
 use crate::stream::core::StreamCore;
@@ -86,6 +90,7 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
     report.created = created;
     let meta = MetaLog::open(&env, &layout.meta_dir(), uuid);
     let meta = meta.map_err(|error| meta_error(&env, error))?;
+    let scrub_place = meta.get(keys::SCRUB).map(<[u8]>::to_vec);
     let mut recovered = read_meta(&meta, &layout, uuid)?;
     check_keys(&env, &layout, &recovered)?;
     if identity.key.is_some() && meta.key().is_none() {
@@ -133,6 +138,10 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
             merger.adopt(*id, run.manifest.id);
         }
     }
+    let place = scrub_place.and_then(|value| ScrubPlace::decode(&value).ok());
+    let period = options.scrub_period;
+    let scrubber = Scrubber::new(shared.clone(), layout.clone(), period, place);
+    note_lost(&shared, &recovered, &replayed);
     enter(&shared, &catalogue, &layout, &mut checkpointer, recovered)?;
     let behind = created || Lsn(replayed.next_lsn.0 - 1) != checkpoint;
     // Everything replayed came from the log on disk: there is nothing to wait for.
@@ -172,12 +181,11 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
     let committer = Committer::new(&env, queue, wal);
     let compactor = Compactor::new(&shared, options.compaction, options.wal.file_bytes);
     let maintenance = Maintenance::new(
-        shared.clone(),
-        catalogue.clone(),
         checkpointer,
         reserve,
         compactor,
         merger,
+        scrubber,
         options.threads,
     );
     Ok(Opened {
@@ -188,6 +196,26 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
         lock,
         report,
     })
+}
+
+/// What a salvage gave up stays known while the store is open.
+fn note_lost(shared: &StoreShared, recovered: &Recovered, replayed: &WalRecovered) {
+    let now = TimestampNs(shared.env.clock.now_ns());
+    let (file, offset) = match replayed.lost.first() {
+        Some(lost) => (lost.file.clone(), lost.offset),
+        None => (shared.dir.join("wal"), 0),
+    };
+    for (stream, first, last) in &recovered.lost {
+        let range = Corrupt {
+            stream: *stream,
+            first: Seq(*first),
+            last: Seq(*last),
+            file: file.clone(),
+            offset,
+            reason: "the operations that stored them are damaged in the log".into(),
+        };
+        shared.damage.note(&range, FoundBy::Recovery, now);
+    }
 }
 
 /// Every file that is needed must be readable, before anything is changed.
@@ -374,7 +402,7 @@ fn enter(
     Ok(())
 }
 
-fn serve(
+pub(super) fn serve(
     shared: &Arc<StoreShared>,
     layout: &Layout,
     files: &std::collections::BTreeMap<SegmentId, Arc<SealedFile>>,

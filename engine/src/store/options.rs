@@ -1,6 +1,7 @@
 //! Options of a store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::format::key_ring::KeyRing;
 use crate::io::Env;
@@ -84,6 +85,9 @@ pub struct StoreOptions {
     /// data. To rotate, see [`KeyRing`]; [`crate::Store::keys_in_use`] says which keys are still
     /// needed.
     pub encryption: Option<KeyRing>,
+    /// Every sealed byte is read and checked once in this time, in the background. Default 14 days;
+    /// zero turns it off.
+    pub scrub_period: Duration,
 }
 
 impl Default for StoreOptions {
@@ -100,6 +104,7 @@ impl Default for StoreOptions {
             salvage: false,
             threads: Threads::default(),
             encryption: None,
+            scrub_period: Duration::from_secs(14 * 24 * 3600),
         }
     }
 }

@@ -89,7 +89,8 @@ impl Recovered {
         Ok(recovered)
     }
 
-    fn take_value(&mut self, key: StreamKey, value: &[u8]) -> Result<(), FormatError> {
+    /// Takes a value of a stream, whose configuration comes first.
+    pub fn take_value(&mut self, key: StreamKey, value: &[u8]) -> Result<(), FormatError> {
         if key.kind == kind::CONFIG {
             let (created, config) = value
                 .split_first_chunk::<8>()

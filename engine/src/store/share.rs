@@ -13,6 +13,7 @@ use crate::stream::core::StreamCore;
 use crate::stream::cursor::{ConsumerCore, ConsumerShare};
 use crate::stream::extent::Extent;
 use crate::stream::snapshot::Positions;
+use crate::stream::state::StreamData;
 use crate::stream::tail::Tail;
 
 /// A stream's share of a checkpoint.
@@ -39,13 +40,18 @@ pub(super) struct Share {
 /// Consumers are taken before their stream. An operation on both that comes in between is contained
 /// in the stream's share alone: replay finds the consumer as it was before.
 pub(super) fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
+    match scope {
+        Scope::Exactly(id) if id != core.id => return None,
+        Scope::Exactly(_) => return freeze_exactly(core),
+        Scope::All | Scope::LargeTails => {}
+    }
     let consumers_changed = !core.lock_changed_consumers().is_empty();
     let wanted = {
         let data = core.lock();
         let own = data.dirty_since.is_some() || data.config_dirty || data.abandoned_dirty;
         match scope {
-            Scope::All => own || consumers_changed,
             Scope::LargeTails => data.tail.ram_bytes() >= OWN_FILE_BYTES_MIN,
+            Scope::All | Scope::Exactly(_) => own || consumers_changed,
         }
     };
     if !wanted {
@@ -57,6 +63,34 @@ pub(super) fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
     if data.deleted {
         return None;
     }
+    Some(freeze_stream(core, &mut data, consumers))
+}
+
+/// Takes a stream and its consumers while all of them stand still.
+fn freeze_exactly(core: &Arc<StreamCore>) -> Option<Share> {
+    let consumers = core.lock_consumers();
+    let mut locked: Vec<_> = consumers.values().map(|c| (c, c.lock())).collect();
+    // Every one of them is looked at. One that is deleted is in no list any more.
+    core.lock_changed_consumers().clear();
+    let frozen: Vec<ConsumerShare> = locked
+        .iter_mut()
+        .filter_map(|(consumer, data)| consumer.freeze_locked(core, data))
+        .collect();
+    let mut data = core.lock();
+    let own = data.dirty_since.is_some() || data.config_dirty || data.abandoned_dirty;
+    let changed = own || !frozen.is_empty();
+    if data.deleted || !changed {
+        return None;
+    }
+    Some(freeze_stream(core, &mut data, frozen))
+}
+
+/// Takes a stream's own changes.
+fn freeze_stream(
+    core: &Arc<StreamCore>,
+    data: &mut StreamData,
+    consumers: Vec<ConsumerShare>,
+) -> Share {
     debug_assert!(data.frozen.is_none(), "one checkpoint at a time");
     let next = Seq(data.last_seq + 1);
     let frozen = Arc::new(std::mem::replace(&mut data.tail, Tail::starting_at(next)));
@@ -84,10 +118,10 @@ pub(super) fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
         value
     });
     data.abandoned_dirty = false;
-    let share = Share {
+    Share {
         core: core.clone(),
         applied: data.last_lsn,
-        positions: Positions::of(&data).encode(),
+        positions: Positions::of(data).encode(),
         config,
         tombstones: data.tombstones.take_dirty(),
         erasures: data.erasures.take_dirty(),
@@ -97,9 +131,7 @@ pub(super) fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
         dead,
         sealed: None,
         consumers,
-    };
-    drop(data);
-    Some(share)
+    }
 }
 
 impl Share {

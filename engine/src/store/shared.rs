@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use super::damage::DamageLog;
+use super::jobs::Jobs;
 use super::options::StoreOptions;
+use super::scrub::ScrubControl;
 use super::space::SpaceMetrics;
 use crate::cache::Cache;
 use crate::error::Stopped;
@@ -52,6 +55,9 @@ pub(crate) struct StoreShared {
     pub index_work: AtomicBool,
     pub index_merge_parts: usize,
     pub index_merge_span_min: u64,
+    pub jobs: Jobs,
+    pub damage: Arc<DamageLog>,
+    pub scrub: ScrubControl,
     /// When maintenance looks for messages that are too old, if nothing asks for it earlier.
     expiry_at: AtomicI64,
     observers: RwLock<Arc<[Observer]>>,
@@ -71,6 +77,8 @@ pub(crate) enum Pump {
     Commit,
     /// Also make room: checkpoints, if they are due.
     Upkeep,
+    /// Do what callers wait for.
+    Jobs,
 }
 
 /// Wakes the maintenance thread.
@@ -142,6 +150,9 @@ impl StoreShared {
             index_work: AtomicBool::new(true),
             index_merge_parts: options.index_merge_parts.max(2) as usize,
             index_merge_span_min: options.index_merge_span_min,
+            jobs: Jobs::default(),
+            damage: Arc::default(),
+            scrub: ScrubControl::default(),
             expiry_at: AtomicI64::new(i64::MAX),
             observers: RwLock::new(Arc::from([])),
             next_consumer: AtomicU64::new(next_consumer),
@@ -268,6 +279,13 @@ impl StoreShared {
     pub fn pump_with(&self, pump: Box<dyn Fn(Pump) + Send + Sync>) {
         let first = self.pump.set(pump).is_ok();
         debug_assert!(first, "set once, when the store is opened");
+    }
+
+    /// In manual mode, does work that a caller is about to wait for.
+    pub fn pump(&self, work: Pump) {
+        if let Some(pump) = self.pump.get() {
+            pump(work);
+        }
     }
 
     /// Returns when everything up to `lsn` is durable.

@@ -220,11 +220,19 @@ impl ConsumerCore {
     /// replayed on top of it.
     pub fn freeze(self: &Arc<Self>) -> Option<ConsumerShare> {
         let stream = self.stream.upgrade()?;
-        let mut data = self.lock();
-        self.settle_events(&stream, &mut data);
+        self.freeze_locked(&stream, &mut self.lock())
+    }
+
+    /// As [`ConsumerCore::freeze`], for whoever holds the lock.
+    pub fn freeze_locked(
+        self: &Arc<Self>,
+        stream: &StreamCore,
+        data: &mut ConsumerData,
+    ) -> Option<ConsumerShare> {
+        self.settle_events(stream, data);
         data.noted = false;
         if !data.unlogged.is_empty() {
-            self.note_changed(&mut data);
+            self.note_changed(data);
         }
         let unchanged = data.dirty_since.is_none() && !data.config_dirty;
         if data.state.config().memory || data.deleted || unchanged {

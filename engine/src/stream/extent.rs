@@ -56,6 +56,11 @@ impl SealedFile {
         self.index.lost(&self.segment, stream)
     }
 
+    /// Makes the index anew, whatever there is.
+    pub fn rebuild_index(&self) -> Result<(), ReadError> {
+        self.index.rebuild_now(&self.segment)
+    }
+
     /// Rebuilds the index if something is missing in it.
     pub fn look_again(&self) -> Result<(), ReadError> {
         self.index.look_again(&self.segment)

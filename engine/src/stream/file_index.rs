@@ -96,6 +96,12 @@ impl FileIndex {
         Ok(())
     }
 
+    /// Makes the index anew, whatever there is.
+    pub fn rebuild_now(&self, segment: &Segment) -> Result<(), ReadError> {
+        let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        self.rebuild(segment).map(|_| ())
+    }
+
     /// Gives back what an open index holds and removes its file: nobody needs it any more. Whoever
     /// asks all the same makes it anew.
     pub fn discard(&self) -> std::io::Result<()> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::extent::{Extent, SealedFile};
 use super::merged_run::MergedRun;
 use crate::error::ReadError;
+use crate::ids::SegmentId;
 use crate::index::{AnyRun, RunError};
 
 /// Consecutive sequences of a stream and who knows their subjects.
@@ -95,6 +96,15 @@ pub(crate) fn index_parts(extents: &[Extent], runs: &[Arc<MergedRun>]) -> Vec<In
     }
     parts.sort_by_key(|part| part.first);
     parts
+}
+
+/// Whether the run of a sealed file is asked: merged runs may answer in its place.
+pub(crate) fn asks_run_of(parts: &[IndexPart], file: SegmentId) -> bool {
+    let asked = |part: &IndexPart| match &part.source {
+        PartSource::File(asked) => asked.id == file,
+        PartSource::Merged(_) => false,
+    };
+    parts.iter().any(asked)
 }
 
 /// The part that answers for `seq`.

@@ -128,6 +128,7 @@ fn format_document_page() {
         ("filter", Filter),
         ("timers", Timers),
         ("timer_separators", TimerSeparators),
+        ("manifest", Manifest),
     ];
     check_numbers("page_kind", &kinds.map(|(name, kind)| (name, kind as u64)));
 }

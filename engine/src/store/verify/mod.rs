@@ -12,6 +12,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use roaring::RoaringTreemap;
+
 pub use report::{Finding, FindingKind, VerifiedStream, VerifyReport};
 
 use self::sealed::{Contents, check_run};
@@ -379,7 +381,6 @@ impl Verify {
                 };
                 self.report
                     .find(FindingKind::Lost, segment.path(), None, &what);
-                let nothing = |_: StreamId, _: u64| false;
                 let reason = |stream: StreamId, seq: u64| Corrupt {
                     stream,
                     first: Seq(seq),
@@ -388,7 +389,7 @@ impl Verify {
                     offset: 0,
                     reason: what.clone(),
                 };
-                self.lose_missing(id, streams, recovered, &nothing, &reason);
+                self.lose_missing(id, streams, recovered, &Contents::default(), &reason);
                 return;
             }
         };
@@ -402,9 +403,8 @@ impl Verify {
             tally.msgs += read.msgs;
             tally.bytes += read.bytes;
         }
-        let holds = |stream: StreamId, seq: u64| contents.holds(stream, seq);
         let reason = |stream: StreamId, seq: u64| contents.reason(&segment, stream, seq);
-        self.lose_missing(id, streams, recovered, &holds, &reason);
+        self.lose_missing(id, streams, recovered, &contents, &reason);
         self.damage_without_loss(&segment, &contents);
         if self.index_files.contains(&id) {
             self.index_run(id, &segment, &contents);
@@ -417,7 +417,7 @@ impl Verify {
         id: SegmentId,
         streams: &[StreamId],
         recovered: &Recovered,
-        holds: &dyn Fn(StreamId, u64) -> bool,
+        contents: &Contents,
         reason: &dyn Fn(StreamId, u64) -> Corrupt,
     ) {
         for stream in streams {
@@ -425,8 +425,8 @@ impl Verify {
                 continue;
             };
             for extent in known.extents.iter().filter(|extent| extent.file == id) {
-                let holds = |seq: u64| holds(*stream, seq);
-                let lost = missing_in(&known.data, extent.first, extent.last, &holds);
+                let held = contents.seqs(*stream);
+                let lost = missing_in(&known.data, extent.first, extent.last, held);
                 for (first, last) in lost {
                     self.tally(*stream).lost.push(Corrupt {
                         stream: *stream,
@@ -506,13 +506,18 @@ impl Verify {
         let Some(stream) = recovered.streams.get(&id) else {
             return;
         };
-        let in_extent = |seq: u64| {
-            let at = stream.extents.partition_point(|extent| extent.last < seq);
-            stream.extents.get(at).is_some_and(|e| e.first <= seq)
-        };
         let data = &stream.data;
-        let holds = |seq: u64| in_extent(seq) || data.tail.get(seq).is_some();
-        for (first, last) in missing_in(data, data.first_seq, data.last_seq, &holds) {
+        let held: RoaringTreemap = data.tail.iter_from(0).map(|m| m.seq.0).collect();
+        let mut next = data.first_seq;
+        let mut missing = Vec::new();
+        for extent in &stream.extents {
+            if next < extent.first {
+                missing.extend(missing_in(data, next, extent.first - 1, &held));
+            }
+            next = next.max(extent.last.saturating_add(1));
+        }
+        missing.extend(missing_in(data, next, data.last_seq, &held));
+        for (first, last) in missing {
             let file = self.layout.meta_dir();
             self.tally(id).lost.push(Corrupt {
                 stream: id,
@@ -629,28 +634,36 @@ impl Verify {
     }
 }
 
-/// Live sequences in `first..=last` that are not held, as ranges: between two of one range there is
-/// no other live sequence.
+/// Live sequences in `first..=last` that are not held, as ranges: a range begins and ends with one of
+/// them, and no live sequence in it is held.
 pub(super) fn missing_in(
     data: &StreamData,
     first: u64,
     last: u64,
-    holds: &dyn Fn(u64) -> bool,
+    held: &RoaringTreemap,
 ) -> Vec<(u64, u64)> {
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    let mut open = false;
-    let last = last.min(data.last_seq);
-    let mut seq = data.tombstones.next_live(first.max(data.first_seq));
-    while seq <= last {
-        match ranges.last_mut() {
-            _ if holds(seq) => open = false,
-            Some(range) if open => range.1 = seq,
-            _ => {
-                ranges.push((seq, seq));
-                open = true;
-            }
+    let (first, last) = (first.max(data.first_seq), last.min(data.last_seq));
+    let mut ranges = Vec::new();
+    // Between two held sequences.
+    let mut gap = |from: u64, to: u64| {
+        let first = data.tombstones.next_live(from);
+        if first <= to
+            && let Some(last) = data.tombstones.prev_live(to)
+        {
+            ranges.push((first, last));
         }
-        seq = data.tombstones.next_live(seq + 1);
+    };
+    let mut from = first;
+    let mut held = held.iter();
+    held.advance_to(first);
+    for seq in held.take_while(|seq| *seq <= last) {
+        if seq > from {
+            gap(from, seq - 1);
+        }
+        from = seq + 1;
+    }
+    if from <= last {
+        gap(from, last);
     }
     ranges
 }

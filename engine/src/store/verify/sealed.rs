@@ -28,6 +28,7 @@ pub(in crate::store) struct Holding {
 pub(in crate::store) struct Contents {
     pub streams: BTreeMap<StreamId, Holding>,
     pub check: SegmentCheck,
+    nothing: RoaringTreemap,
 }
 
 impl Contents {
@@ -36,28 +37,33 @@ impl Contents {
         segment: &Segment,
         visit: &mut dyn FnMut(StreamId, &Message),
     ) -> Result<Contents, ReadError> {
-        let mut check = SegmentCheck::default();
-        let mut streams: BTreeMap<StreamId, Holding> = BTreeMap::new();
-        loop {
-            let done = check.step(segment, &mut |block| {
-                let holding = streams.entry(block.stream()).or_default();
-                for message in block.iter() {
-                    holding.seqs.insert(message.seq.0);
-                    let size = accounted_size(&message);
-                    holding.sum.add(message.subject(), message.seq, size);
-                    visit(block.stream(), &message);
-                }
-            })?;
-            if done {
-                return Ok(Contents { streams, check });
-            }
-        }
+        let mut contents = Contents::default();
+        while !contents.step(segment, visit)? {}
+        Ok(contents)
     }
 
-    /// Whether the file holds a readable message with this sequence.
-    pub fn holds(&self, stream: StreamId, seq: u64) -> bool {
+    /// Reads and checks the next part; true when everything was.
+    pub fn step(
+        &mut self,
+        segment: &Segment,
+        visit: &mut dyn FnMut(StreamId, &Message),
+    ) -> Result<bool, ReadError> {
+        let streams = &mut self.streams;
+        self.check.step(segment, &mut |block| {
+            let holding = streams.entry(block.stream()).or_default();
+            for message in block.iter() {
+                holding.seqs.insert(message.seq.0);
+                let size = accounted_size(&message);
+                holding.sum.add(message.subject(), message.seq, size);
+                visit(block.stream(), &message);
+            }
+        })
+    }
+
+    /// Sequences of a stream whose messages are readable.
+    pub fn seqs(&self, stream: StreamId) -> &RoaringTreemap {
         let holding = self.streams.get(&stream);
-        holding.is_some_and(|holding| holding.seqs.contains(seq))
+        holding.map_or(&self.nothing, |holding| &holding.seqs)
     }
 
     /// Why a message that should be in the file is not readable.
