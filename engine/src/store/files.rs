@@ -150,3 +150,66 @@ fn remove_if_there(io: &Arc<dyn Io>, path: &Path) -> std::io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::StreamConfig;
+    use crate::ids::Seq;
+    use crate::io::Env;
+    use crate::io::sim::{SimClock, SimDisk};
+    use crate::store::{Store, StoreOptions, Threads};
+    use crate::stream::Append;
+
+    fn sealed_files(disk: &SimDisk) -> usize {
+        let files = disk.files();
+        let sealed = files.iter().filter(|(path, _)| path.ends_with(".seg"));
+        sealed.count()
+    }
+
+    /// A reader resolves positions under the lock and reads afterwards: what it found must be there
+    /// until it is done, also when the file was rewritten meanwhile.
+    #[test]
+    fn a_replaced_file_stays_for_its_last_reader() {
+        let disk = SimDisk::new(1);
+        let env = Env::simulated(&disk, &SimClock::new(1), 1);
+        let mut options = StoreOptions {
+            threads: Threads::Manual,
+            ..StoreOptions::default()
+        };
+        options.compaction.slack_bytes = 0;
+        let (store, _) = Store::open_in(env, Path::new("/data"), options).expect("a store");
+        let config = StreamConfig {
+            name: "S".into(),
+            ..StreamConfig::default()
+        };
+        let (stream, _) = store.create_stream(config).expect("a stream");
+        for _ in 0..10 {
+            let append = Append {
+                subject: b"s",
+                payload: &[7; 100],
+                ..Append::default()
+            };
+            stream.append(&append).expect("stored");
+        }
+        store.checkpoint().expect("sealed");
+        let reader = stream.core.lock().extents.clone();
+        for seq in 1..=6 {
+            stream.delete(Seq(seq)).expect("deleted");
+        }
+        store.compact().expect("compacted");
+        assert_eq!(store.space().compactions, 1);
+        assert_eq!(sealed_files(&disk), 2);
+        // Nothing of it is in RAM.
+        stream.core.shared.cache.clear();
+        let file = &reader.first().expect("an extent").file;
+        let read = file.segment.get(stream.id(), Seq(8)).expect("readable");
+        assert_eq!(read.map(|message| message.payload().len()), Some(100));
+        drop(reader);
+        store.step().expect("upkeep");
+        assert_eq!(sealed_files(&disk), 1);
+        let read = stream.get(Seq(8)).expect("readable");
+        assert_eq!(read.map(|message| message.payload().len()), Some(100));
+    }
+}
