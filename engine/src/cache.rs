@@ -21,18 +21,14 @@ use crate::segment::LoadedBlock;
 /// A sealed file of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileKey {
-    /// True for an index run, false for a segment.
-    is_index: bool,
+    kind: FileKind,
     file_no: u64,
 }
 
 impl FileKey {
-    /// The segment or index run with this number.
+    /// The file of this kind with this number.
     pub fn new(kind: FileKind, file_no: u64) -> FileKey {
-        FileKey {
-            is_index: kind == FileKind::Index,
-            file_no,
-        }
+        FileKey { kind, file_no }
     }
 }
 

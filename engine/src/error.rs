@@ -20,6 +20,20 @@ pub enum ReadError {
         /// The system's error.
         source: Arc<io::Error>,
     },
+    /// Stored message ids do not match their checksum. An id that may be among them is refused until
+    /// the window of all ids in the file has passed: it may be a duplicate.
+    DamagedIds(Box<DamagedIds>),
+}
+
+/// Where message ids are damaged, and how it was noticed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedIds {
+    /// Damaged file.
+    pub file: PathBuf,
+    /// Byte offset of the damaged page in the file.
+    pub offset: u64,
+    /// What was expected and what was found.
+    pub reason: String,
 }
 
 /// What is damaged, and how it was noticed.
@@ -63,6 +77,13 @@ impl fmt::Display for ReadError {
                 c.reason
             ),
             ReadError::Io { file, source } => write!(f, "cannot read {}: {source}", file.display()),
+            ReadError::DamagedIds(d) => write!(
+                f,
+                "message ids are damaged: {} at offset {}: {}",
+                d.file.display(),
+                d.offset,
+                d.reason
+            ),
         }
     }
 }

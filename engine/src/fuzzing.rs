@@ -3,6 +3,7 @@
 
 mod backup;
 mod encrypted;
+mod ids;
 mod sealed;
 mod timers;
 
@@ -22,6 +23,7 @@ use crate::wal::{RecoverError, Wal, WalOptions, recover};
 
 pub use backup::fuzz_backup;
 pub use encrypted::fuzz_encrypted;
+pub use ids::fuzz_ids;
 pub use sealed::{fuzz_block, fuzz_run, fuzz_segment};
 pub use timers::fuzz_timers;
 

@@ -38,6 +38,10 @@ number! {
     SegmentId(u64)
 }
 number! {
+    /// Identity of a file of message ids. Never reused.
+    IdFileId(u64)
+}
+number! {
     /// Nanoseconds since the Unix epoch, UTC.
     TimestampNs(i64)
 }

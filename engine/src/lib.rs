@@ -147,6 +147,7 @@ pub mod cache;
 pub mod config;
 mod config_codec;
 pub mod consumer;
+mod dedup;
 pub mod error;
 pub mod format;
 #[doc(hidden)]

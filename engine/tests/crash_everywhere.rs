@@ -63,14 +63,30 @@ fn script() -> Vec<Action> {
     ]
 }
 
-fn run(disk: &SimDisk, kind: u8) -> Outcome {
+/// Checkpoints with an id each, until their files are merged, and what is known then.
+fn ids_script() -> Vec<Action> {
+    let with_id = |id| Action::Append {
+        subject: id % 5,
+        len: 10,
+        id: Some(id),
+    };
+    let mut script = Vec::new();
+    for id in 0..8 {
+        script.extend([with_id(id), Action::Checkpoint]);
+    }
+    script.extend([Action::PurgeKeep(1), with_id(0), Action::Upkeep, with_id(8)]);
+    script.extend([Action::Checkpoint, with_id(3), with_id(8), Action::Commit]);
+    script
+}
+
+fn run(disk: &SimDisk, kind: u8, script: Vec<Action>) -> Outcome {
     let env = env(disk, &SimClock::new(START_NS), 1, kind);
     let mut pair = match Pair::create(&env, config(kind)) {
         Ok(pair) => pair,
         Err(Halt::Stopped | Halt::Refused(_)) => return None,
         Err(Halt::Differs(what)) => panic!("before any crash: {what}"),
     };
-    for action in script() {
+    for action in script {
         match pair.act(&action) {
             Ok(()) => {}
             Err(Halt::Stopped | Halt::Refused(_)) => break,
@@ -83,11 +99,16 @@ fn run(disk: &SimDisk, kind: u8) -> Outcome {
 
 type Outcome = Option<(Vec<(Lsn, ModelStream)>, usize)>;
 
-fn matrix(kind: u8, broken: impl Fn(&SimDisk)) -> Result<CrashReport, CrashFailure<String>> {
-    CrashMatrix::new(7).random_outcomes(2).run(
+fn matrix(
+    kind: u8,
+    script: fn() -> Vec<Action>,
+    random_outcomes: u64,
+    broken: impl Fn(&SimDisk),
+) -> Result<CrashReport, CrashFailure<String>> {
+    CrashMatrix::new(7).random_outcomes(random_outcomes).run(
         |disk| {
             broken(disk);
-            run(disk, kind)
+            run(disk, kind, script())
         },
         |survivor, acknowledged, _| {
             let Some((history, acknowledged)) = acknowledged else {
@@ -99,8 +120,9 @@ fn matrix(kind: u8, broken: impl Fn(&SimDisk)) -> Result<CrashReport, CrashFailu
     )
 }
 
-fn crash_everywhere(kind: u8) {
-    let report = matrix(kind, |_| {}).unwrap_or_else(|failure| panic!("{failure}"));
+fn crash_everywhere(kind: u8, script: fn() -> Vec<Action>, random_outcomes: u64) {
+    let report =
+        matrix(kind, script, random_outcomes, |_| {}).unwrap_or_else(|failure| panic!("{failure}"));
     assert!(
         report.points > 20,
         "the script changes the disk: {report:?}"
@@ -108,30 +130,42 @@ fn crash_everywhere(kind: u8) {
 }
 
 #[test]
+fn while_message_ids_are_written_and_merged() {
+    // A long script: the fixed outcomes are enough.
+    crash_everywhere(ENCRYPTED, ids_script, 0);
+    // The canary: the script gets as far as a merge.
+    let disk = SimDisk::new(7);
+    run(&disk, 0, ids_script()).expect("a run");
+    let files = disk.files().into_iter().map(|(path, _)| path);
+    let ids = files.filter(|path| path.contains("ids/")).count();
+    assert_eq!(ids, 2, "the merged file and the one after it");
+}
+
+#[test]
 fn without_limits() {
-    crash_everywhere(0);
+    crash_everywhere(0, script, 2);
 }
 
 #[test]
 fn compressed_and_encrypted() {
-    crash_everywhere(1 | ENCRYPTED);
+    crash_everywhere(1 | ENCRYPTED, script, 2);
 }
 
 #[test]
 fn with_a_message_limit_encrypted() {
-    crash_everywhere(2 | ENCRYPTED);
+    crash_everywhere(2 | ENCRYPTED, script, 2);
 }
 
 #[test]
 fn with_a_limit_per_subject_compressed() {
-    crash_everywhere(7);
+    crash_everywhere(7, script, 2);
 }
 
 /// The canary: acknowledging before the sync, which is what a sync that does nothing amounts to,
 /// must be caught by the same harness.
 #[test]
 fn an_acknowledgement_before_the_sync_is_caught() {
-    let result = matrix(0, |disk| {
+    let result = matrix(0, script, 2, |disk| {
         disk.inject_on("wal", Fault::LyingSync, Trigger::Always)
     });
     assert!(

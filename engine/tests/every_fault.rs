@@ -7,7 +7,7 @@
 mod support;
 
 use riverlog_engine::io::sim::{Fault, FaultMatrix, SimClock, SimDisk};
-use riverlog_engine::{Append, AppendError, Lsn, Store};
+use riverlog_engine::{Append, AppendError, Lsn, ReadError, Store};
 use std::path::Path;
 use support::model::ModelStream;
 use support::{
@@ -240,6 +240,42 @@ fn damage_to_sealed_data_is_reported() {
         )
         .unwrap_or_else(|failure| panic!("{failure}"));
     assert!(runs > 10, "the script has operations to hit: {runs}");
+}
+
+/// Damaged ids are refused with the file that holds them; no duplicate is stored a second time.
+#[test]
+fn damage_to_message_ids_is_reported() {
+    let runs = FaultMatrix::new(8)
+        .on_paths("ids/")
+        .run(
+            &DAMAGING,
+            |disk| run(disk, 0, End::Kill).map(|outcome| (outcome.history, outcome.acknowledged)),
+            |disk, outcome, _| {
+                let Some((history, acknowledged)) = outcome else {
+                    return Ok(());
+                };
+                let env = env(&disk, &SimClock::new(START_NS + 1_000_000), 2, 0);
+                let (store, _) = Store::open_in(env, Path::new(DIR), support::options())
+                    .map_err(|error| error.to_string())?;
+                let stream = store.stream("S").ok_or("the stream is gone")?;
+                for (id, (seq, _)) in &history[*acknowledged].1.ids {
+                    let answer = stream.append_nosync(&Append {
+                        subject: b"s.0",
+                        msg_id: Some(id.as_bytes()),
+                        ..Append::default()
+                    });
+                    match &answer {
+                        Ok(done) if done.duplicate && done.seq.0 == *seq => {}
+                        Err(AppendError::Read(ReadError::DamagedIds(damage)))
+                            if damage.file.starts_with(DIR) => {}
+                        _ => return Err(format!("{id} of sequence {seq}: {answer:?}")),
+                    }
+                }
+                Ok(())
+            },
+        )
+        .unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(runs > 5, "the script has operations to hit: {runs}");
 }
 
 /// A store that could not be opened is whole at the next attempt, and one that opened is whole now.

@@ -237,7 +237,7 @@ fn files_cut_short() {
 #[test]
 fn missing_files_are_named() {
     let sample = sample(0, End::Close);
-    for part in ["seg/", "idx/", "meta/", "FORMAT"] {
+    for part in ["seg/", "idx/", "ids/", "meta/", "FORMAT"] {
         for (path, _) in sample.files(part) {
             let report = verify(&without(&sample.disk, &path));
             assert!(
@@ -250,6 +250,7 @@ fn missing_files_are_named() {
                     assert!(report.has(FindingKind::Lost));
                 }
                 "idx/" => assert!(report.has(FindingKind::Derived) && report.opens()),
+                "ids/" => assert!(report.has(FindingKind::Lost) && report.opens()),
                 _ => assert!(!report.opens(), "{report}"),
             }
         }
@@ -348,4 +349,14 @@ fn a_refused_read_is_named_with_its_messages() {
         reads > 5 && with_loss >= 2,
         "{reads} reads, {with_loss} of blocks"
     );
+}
+
+#[test]
+fn a_flipped_bit_in_message_ids_is_found() {
+    let sample = sample(0, End::Close);
+    flip_everywhere(&sample, "ids/", |what, disk, report| {
+        assert!(!report.is_intact() && report.opens(), "{what}: {report}");
+        assert!(report.lost().next().is_none(), "{what}: no message is lost");
+        agrees_with_reads(what, disk, report, sample.newest());
+    });
 }

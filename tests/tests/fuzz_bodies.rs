@@ -165,6 +165,7 @@ bodies! {
     run: engine::fuzz_run;
     encrypted: engine::fuzz_encrypted;
     timers: engine::fuzz_timers;
+    ids: engine::fuzz_ids;
     protocol: server::fuzz_protocol;
     headers: server::fuzz_headers;
     config: server::fuzz_config;

@@ -13,6 +13,7 @@ use crate::format::cipher::Sealer;
 use crate::format::file_header::{self, FileHeader, FileKind};
 use crate::format::footer;
 use crate::format::frame::{self, FrameHead, FrameKind};
+use crate::format::id_page;
 use crate::format::key_page;
 use crate::format::key_ring::{Key, KeyId, KeyRing};
 use crate::format::op::{Op, kind};
@@ -128,6 +129,7 @@ fn format_document_constants() {
         ),
         ("bloom.line_bytes", bloom::LINE_BYTES.to_string()),
         ("bloom.page_lines", bloom::PAGE_LINES.to_string()),
+        ("id_page.entries", id_page::PAGE_ENTRIES.to_string()),
     ];
     let rows = table("constant");
     for (row, (name, value)) in rows.iter().zip(&expected) {
@@ -172,6 +174,7 @@ fn format_document_file_header() {
         ("segment", Segment),
         ("index", Index),
         ("store", Store),
+        ("ids", Ids),
         ("backup", Backup),
     ];
     check_numbers("file_kind", &kinds.map(|(name, kind)| (name, kind as u64)));
@@ -391,9 +394,10 @@ fn format_document_ops() {
             Op::StreamPut {
                 stream,
                 created,
+                changed: TimestampNs(7),
                 config: b"cfg",
             },
-            with_time(&[], b"\x03cfg"),
+            with_time(&[], b"\x07\0\0\0\0\0\0\0\x03cfg"),
         ),
         (
             "stream_delete",

@@ -12,7 +12,7 @@ pub const VERSION: u16 = 1;
 pub const BYTES: usize = 64;
 
 /// What a file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FileKind {
     /// Write-ahead log.
@@ -25,6 +25,8 @@ pub enum FileKind {
     Index = 4,
     /// Store identity.
     Store = 5,
+    /// Message ids.
+    Ids = 6,
     /// Manifest of a backup.
     Backup = 8,
 }
@@ -37,6 +39,7 @@ impl FileKind {
             3 => FileKind::Segment,
             4 => FileKind::Index,
             5 => FileKind::Store,
+            6 => FileKind::Ids,
             8 => FileKind::Backup,
             found => {
                 return Err(FormatError::UnknownKind {

@@ -17,6 +17,7 @@ mod error;
 pub mod file_header;
 pub mod footer;
 pub mod frame;
+pub mod id_page;
 pub mod identity;
 pub mod key_page;
 pub mod key_ring;

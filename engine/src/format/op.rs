@@ -96,6 +96,8 @@ pub enum Op<'a> {
         stream: StreamId,
         /// When it was created.
         created: TimestampNs,
+        /// When it got this configuration.
+        changed: TimestampNs,
         /// Encoded configuration.
         config: &'a [u8],
     },
@@ -209,9 +211,13 @@ impl<'a> Op<'a> {
             }
             Op::Skip { last_seq, .. } => varint::encode(last_seq.0, out),
             Op::StreamPut {
-                created, config, ..
+                created,
+                changed,
+                config,
+                ..
             } => {
                 out.extend_from_slice(&created.0.to_le_bytes());
+                out.extend_from_slice(&changed.0.to_le_bytes());
                 encode_sized(config, out);
             }
             Op::StreamDelete { .. } => {}
@@ -301,6 +307,7 @@ fn decode_body<'a>(
         kind::STREAM_PUT => Op::StreamPut {
             stream,
             created: TimestampNs(cursor.i64()?),
+            changed: TimestampNs(cursor.i64()?),
             config: cursor.sized_bytes()?,
         },
         kind::STREAM_DELETE => Op::StreamDelete { stream },
@@ -437,6 +444,7 @@ mod tests {
                 kind::STREAM_PUT => Op::StreamPut {
                     stream,
                     created,
+                    changed: TimestampNs(created.0.wrapping_mul(3)),
                     config: &self.bytes[0],
                 },
                 kind::STREAM_DELETE => Op::StreamDelete { stream },

@@ -1,4 +1,4 @@
-//! Pages: the 4 KiB units of block tables and index runs.
+//! Pages: the 4 KiB units of block tables, index runs and files of message ids.
 //!
 //! `digest8 | kind1 key1 payload_len2 page_no4 | payload, padded with zeros | tag16 salt8`, 4,096
 //! bytes. The digest covers everything behind it, padding included, and is seeded with the file's
@@ -42,6 +42,8 @@ pub enum PageKind {
     Timers = 9,
     /// First timer of each timer page.
     TimerSeparators = 10,
+    /// Message ids.
+    Ids = 11,
     /// The manifest of a backup, as one stream of bytes over all its pages.
     Manifest = 16,
 }
@@ -60,6 +62,7 @@ impl PageKind {
             Filter,
             Timers,
             TimerSeparators,
+            Ids,
             Manifest,
         ]
         .into_iter()

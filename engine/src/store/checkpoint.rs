@@ -7,7 +7,7 @@
 //! nobody names any more removed (I6). A crash anywhere before that leaves orphans that the next
 //! start removes, and the log still has everything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,12 +16,15 @@ use super::catalogue::Catalogue;
 use super::damage::FoundBy;
 use super::error::CheckpointError;
 use super::files::FileList;
+use super::id_keeper::{IdChange, IdKeeper, IdStep};
 use super::keys::{self, kind};
 use super::layout::Layout;
 use super::share::{Share, freeze};
 use super::shared::StoreShared;
 use super::stored::{Counters, encode_manifest};
 use crate::config::Compression;
+use crate::dedup::IdWindow;
+use crate::format::id_page::IdEntry;
 use crate::ids::{ConsumerId, Lsn, SegmentId, Seq, StreamId, TimestampNs};
 use crate::index::{RunSource, RunWriter, compare_subjects};
 use crate::meta::{MetaBatch, MetaLog};
@@ -44,8 +47,7 @@ pub(crate) struct Checkpointer {
     /// Sealed files whose commit failed: on disk it may have happened all the same, so they stay
     /// until a later commit does not name them.
     in_doubt: Vec<SegmentId>,
-    /// Times of the youngest id in each stored batch of message ids.
-    dedup_batches: BTreeMap<StreamId, BTreeMap<u64, TimestampNs>>,
+    ids: IdKeeper,
 }
 
 /// Which streams a checkpoint covers.
@@ -69,13 +71,13 @@ impl Checkpointer {
     ) -> Checkpointer {
         Checkpointer {
             files: FileList::new(shared.clone(), layout.clone()),
+            ids: IdKeeper::new(shared.clone(), layout.clone()),
             shared,
             catalogue,
             layout,
             meta,
             next_segment,
             in_doubt: Vec::new(),
-            dedup_batches: BTreeMap::new(),
         }
     }
 
@@ -97,14 +99,6 @@ impl Checkpointer {
         self.meta.get(&key).is_some()
     }
 
-    /// Registers a batch of message ids found at start.
-    pub fn adopt_dedup(&mut self, stream: StreamId, number: u64, youngest: TimestampNs) {
-        self.dedup_batches
-            .entry(stream)
-            .or_default()
-            .insert(number, youngest);
-    }
-
     /// Runs a checkpoint; without changes only if forced. `wait` makes everything up to a log
     /// position durable as far as the log can take it, or says that the store stopped.
     pub fn run(
@@ -114,6 +108,7 @@ impl Checkpointer {
         wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
         let assigned = self.shared.queue.assigned_lsn();
+        let grown_ns = self.shared.ids.grown_ns();
         let mut shares = Vec::new();
         let mut untouched = Vec::new();
         for core in self.catalogue.file_streams() {
@@ -139,7 +134,14 @@ impl Checkpointer {
         if !changed && !force {
             return Ok(());
         }
-        let result = self.write(&mut shares, free, &deleted, &consumers_deleted, wait);
+        let result = self.write(
+            &mut shares,
+            free,
+            &deleted,
+            &consumers_deleted,
+            grown_ns,
+            wait,
+        );
         if let Err(error) = result {
             for share in shares {
                 share.thaw();
@@ -156,12 +158,56 @@ impl Checkpointer {
         Ok(())
     }
 
+    /// One step of the work on message ids that is no part of a checkpoint. True when there is more.
+    pub fn ids_step(
+        &mut self,
+        wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
+    ) -> Result<bool, CheckpointError> {
+        let mut step = IdStep {
+            meta: &mut self.meta,
+            catalogue: &self.catalogue,
+            next_file: &mut self.next_segment,
+        };
+        self.ids.step(&mut step, wait)
+    }
+
+    /// Writes the ids of a restored stream.
+    pub(super) fn prepare_ids(
+        &mut self,
+        ids: &[IdEntry],
+        window: IdWindow,
+    ) -> Result<IdChange, CheckpointError> {
+        self.ids
+            .prepare_restored(ids, window, &mut self.next_segment)
+    }
+
+    /// See [`IdKeeper::committed`].
+    pub(super) fn committed_ids(&mut self, change: IdChange) {
+        self.ids.committed(change);
+    }
+
+    /// See [`IdKeeper::failed`].
+    pub(super) fn failed_ids(&mut self, change: IdChange) {
+        self.ids.failed(change);
+    }
+
+    /// Gives up a merge of message ids that is under way.
+    pub fn abandon_ids(&mut self) {
+        self.ids.abandon();
+    }
+
+    /// When the next file of message ids expires.
+    pub fn ids_due(&self) -> Option<TimestampNs> {
+        self.ids.next_due()
+    }
+
     fn write(
         &mut self,
         shares: &mut [Share],
         free: Lsn,
         deleted: &[(StreamId, Lsn)],
         consumers_deleted: &[(StreamId, ConsumerId, Lsn)],
+        grown_ns: u64,
         wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
         // Not only the positions of the shares: a consumer's share can hold the effect of an operation
@@ -172,25 +218,28 @@ impl Checkpointer {
         self.settle_in_doubt()?;
         let mut batch = MetaBatch::default();
         let first_segment = self.next_segment;
-        if let Err(error) = self.seal(shares, &mut batch) {
+        let sealed = self.seal(shares, &mut batch).and_then(|()| {
+            let next_file = &mut self.next_segment;
+            self.ids.prepare(shares, grown_ns, next_file)
+        });
+        let ids = sealed.inspect_err(|_| {
             for id in (first_segment..self.next_segment).map(SegmentId) {
                 // Named by no commit yet.
                 self.files.remove(id);
             }
             shares.iter_mut().for_each(|share| share.sealed = None);
             self.files.unlink();
-            return Err(error);
-        }
-        let (mut unlisted, mut expired) = (BTreeSet::new(), Vec::new());
+        })?;
+        IdKeeper::put(&ids, &mut batch);
+        let mut unlisted = BTreeSet::new();
         for share in shares.iter() {
-            self.put_share(share, &mut batch, &mut unlisted, &mut expired);
+            self.put_share(share, &mut batch, &mut unlisted);
         }
         for (stream, _) in deleted {
             for (key, _) in self.meta.scan_prefix(&keys::stream(*stream)) {
                 batch.delete(key);
             }
             unlisted.extend(self.files.of_stream(*stream).map(|id| (id, *stream)));
-            self.dedup_batches.remove(stream);
         }
         for (stream, consumer, _) in consumers_deleted {
             batch.delete(&keys::consumer(*stream, *consumer));
@@ -206,15 +255,15 @@ impl Checkpointer {
         }
         let committed = self.commit_files(&mut batch, &unlisted);
         if let Err(error) = committed {
-            for (stream, number, youngest) in expired {
-                self.adopt_dedup(stream, number, youngest);
-            }
+            self.ids.failed(ids);
             self.doubt((first_segment..self.next_segment).map(SegmentId));
             return Err(error);
         }
         if let Some(place) = scrub {
             self.shared.scrub.stored(&place);
         }
+        // Before the shares are installed: streams then drop these ids from RAM.
+        self.ids.committed(ids);
         Ok(())
     }
 
@@ -257,10 +306,13 @@ impl Checkpointer {
 
     /// Removes what a failed commit left behind, before another one takes more space.
     pub(super) fn settle_in_doubt(&mut self) -> Result<(), CheckpointError> {
-        if self.in_doubt.is_empty() {
+        if self.in_doubt.is_empty() && self.ids.in_doubt().is_empty() {
             return Ok(());
         }
         let mut batch = MetaBatch::default();
+        for id in self.ids.in_doubt() {
+            batch.delete(&keys::id_file(*id));
+        }
         for id in &self.in_doubt {
             batch.delete(&keys::segment(*id));
         }
@@ -270,6 +322,7 @@ impl Checkpointer {
             self.files.remove(id);
         }
         self.files.unlink();
+        self.ids.settled();
         Ok(())
     }
 
@@ -405,7 +458,6 @@ impl Checkpointer {
         share: &Share,
         batch: &mut MetaBatch,
         unlisted: &mut BTreeSet<(SegmentId, StreamId)>,
-        expired: &mut Vec<(StreamId, u64, TimestampNs)>,
     ) {
         let id = share.core.id;
         batch.put(&keys::stream_value(id, kind::POSITIONS), &share.positions);
@@ -445,34 +497,6 @@ impl Checkpointer {
                     None => batch.delete(&key),
                 }
             }
-        }
-        self.put_dedup(share, batch, expired);
-    }
-
-    fn put_dedup(
-        &mut self,
-        share: &Share,
-        batch: &mut MetaBatch,
-        expired: &mut Vec<(StreamId, u64, TimestampNs)>,
-    ) {
-        let id = share.core.id;
-        let window_ns = share.core.lock().config.dedup_window_ns;
-        let window_ns = i64::try_from(window_ns).unwrap_or(i64::MAX);
-        let oldest = self.shared.env.clock.now_ns().saturating_sub(window_ns);
-        let batches = self.dedup_batches.entry(id).or_default();
-        batches.retain(|number, youngest| {
-            let keep = youngest.0 > oldest;
-            if !keep {
-                batch.delete(&keys::numbered(id, kind::DEDUP, *number));
-                expired.push((id, *number, *youngest));
-            }
-            keep
-        });
-        if let Some((ids, youngest)) = &share.dedup {
-            let number = share.applied.0;
-            let value = [&youngest.0.to_le_bytes()[..], ids].concat();
-            batch.put(&keys::numbered(id, kind::DEDUP, number), &value);
-            batches.insert(number, *youngest);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Keys of the metadata log. Numbers are big-endian, so that keys sort by them.
 
-use crate::ids::{ConsumerId, SegmentId, StreamId};
+use crate::ids::{ConsumerId, IdFileId, SegmentId, StreamId};
 
 /// Counters of the store: next ids and the checkpoint position.
 pub(crate) const COUNTERS: &[u8] = b"C";
@@ -10,6 +10,9 @@ pub(crate) const SCRUB: &[u8] = b"R";
 pub(crate) const STREAMS: &[u8] = b"S";
 /// Prefix of sealed files.
 pub(crate) const SEGMENTS: &[u8] = b"G";
+
+/// Prefix of files of message ids.
+pub(crate) const ID_FILES: &[u8] = b"I";
 
 /// Kinds of values below a stream.
 pub(crate) mod kind {
@@ -21,8 +24,8 @@ pub(crate) mod kind {
     pub const EXTENTS: u8 = b'c';
     /// One tombstone container.
     pub const TOMBSTONES: u8 = b'd';
-    /// One batch of message ids.
-    pub const DEDUP: u8 = b'e';
+    /// Message ids of a stream; only in backups.
+    pub const IDS: u8 = b'e';
     /// One consumer.
     pub const CONSUMER: u8 = b'f';
     /// One container of a consumer.
@@ -74,6 +77,11 @@ pub(crate) fn segment(id: SegmentId) -> Vec<u8> {
     [SEGMENTS, &id.0.to_be_bytes()].concat()
 }
 
+/// A file of message ids.
+pub(crate) fn id_file(id: IdFileId) -> Vec<u8> {
+    [ID_FILES, &id.0.to_be_bytes()].concat()
+}
+
 /// A key below [`STREAMS`], taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StreamKey {
@@ -110,4 +118,10 @@ pub(crate) fn parse_stream(key: &[u8]) -> Option<StreamKey> {
 pub(crate) fn parse_segment(key: &[u8]) -> Option<SegmentId> {
     let id = key.strip_prefix(SEGMENTS)?;
     Some(SegmentId(u64::from_be_bytes(id.try_into().ok()?)))
+}
+
+/// Takes a key below [`ID_FILES`] apart.
+pub(crate) fn parse_id_file(key: &[u8]) -> Option<IdFileId> {
+    let id = key.strip_prefix(ID_FILES)?;
+    Some(IdFileId(u64::from_be_bytes(id.try_into().ok()?)))
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::ids::SegmentId;
+use crate::ids::{IdFileId, SegmentId};
 
 /// Paths below one data directory.
 #[derive(Clone, Debug)]
@@ -67,6 +67,20 @@ impl Layout {
 
     pub fn segment(&self, id: SegmentId) -> PathBuf {
         crate::segment::segment_path(&self.seg_dir(), id)
+    }
+
+    pub fn ids_dir(&self) -> PathBuf {
+        self.dir.join("ids")
+    }
+
+    pub fn id_file(&self, id: IdFileId) -> PathBuf {
+        self.ids_dir().join(format!("{:016x}.ids", id.0))
+    }
+
+    /// The file number in a name of the `ids` directory.
+    pub fn parse_id_file(name: &str) -> Option<IdFileId> {
+        let number = name.strip_suffix(".ids")?;
+        u64::from_str_radix(number, 16).ok().map(IdFileId)
     }
 
     /// The file number in a name of the `seg` or `idx` directory.

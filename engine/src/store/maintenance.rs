@@ -86,7 +86,7 @@ impl Maintenance {
     }
 
     /// One round: expires, then checkpoints if RAM or log space ask for it, then does one step of
-    /// compaction if one is due, and one of merging index runs.
+    /// compaction, one of merging index runs and one of the work on message ids, if they are due.
     pub fn round(
         &mut self,
         wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
@@ -117,6 +117,8 @@ impl Maintenance {
                 self.checkpoint(Scope::All, wait)?;
             }
         }
+        let more_ids = self.ids_step(wait)?;
+        let next_due = next_due.into_iter().chain(self.checkpointer.ids_due());
         let compaction = self
             .compactor
             .step(&mut self.checkpointer, self.effort, wait)?;
@@ -124,7 +126,10 @@ impl Maintenance {
         let scrub = self
             .scrubber
             .step(&self.checkpointer.files, &self.catalogue);
-        let next_due = next_due.into_iter().chain(scrub).min();
+        let next_due = next_due.chain(scrub).min();
+        if more_ids {
+            return Ok(Pause::None);
+        }
         Ok(match (compaction, next_due) {
             (Next::Now, _) => Pause::None,
             _ if self.is_merging => Pause::None,
@@ -142,6 +147,19 @@ impl Maintenance {
         self.is_merging
     }
 
+    /// A step of the work on message ids, or in manual mode all of it. True when there is more.
+    fn ids_step(
+        &mut self,
+        wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
+    ) -> Result<bool, CheckpointError> {
+        loop {
+            let more = self.checkpointer.ids_step(wait)?;
+            if !more || self.effort == Effort::Background {
+                return Ok(more);
+            }
+        }
+    }
+
     /// Runs compaction until nothing is due any more.
     pub fn compact(
         &mut self,
@@ -152,12 +170,13 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Seals everything and gives up a compaction that is under way.
+    /// Seals everything and gives up compaction and merges that are under way.
     pub fn close(
         &mut self,
         wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
         self.compactor.abandon(&mut self.checkpointer);
+        self.checkpointer.abandon_ids();
         self.checkpoint(Scope::All, wait)
     }
 

@@ -7,6 +7,9 @@ mod compact;
 mod damage;
 mod error;
 mod files;
+mod id_keeper;
+#[cfg(test)]
+mod id_tests;
 mod identity;
 mod jobs;
 mod key_use;
@@ -56,6 +59,7 @@ pub use status::StoreStatus;
 pub use verify::{Finding, FindingKind, VerifiedStream, VerifyReport};
 
 use crate::config::{Storage, StreamConfig};
+use crate::dedup::IdKey;
 use crate::error::Stopped;
 use crate::format::op::Op;
 use crate::ids::{Lsn, Seq, StreamId, TimestampNs};
@@ -207,6 +211,7 @@ impl Store {
         }
         let id = StreamId(catalogue.next_stream_id);
         let mut data = StreamData::new(config, created);
+        data.ids_seed = IdKey::default_seed(shared.dedup_seed, id);
         let mut lsn = Lsn(0);
         if data.config.storage == Storage::File {
             let mut encoded = Vec::new();
@@ -214,6 +219,7 @@ impl Store {
             let op = Op::StreamPut {
                 stream: id,
                 created,
+                changed: created,
                 config: &encoded,
             };
             lsn = shared.log_control(&op)?;

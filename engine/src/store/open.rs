@@ -25,6 +25,7 @@ use super::reserve::Reserve;
 use super::scrub::{ScrubPlace, Scrubber};
 use super::shared::StoreShared;
 use crate::cache::Cache;
+use crate::dedup::IdFile;
 use crate::error::Corrupt;
 use crate::format::FormatError;
 use crate::ids::{Lsn, SegmentId, Seq, StreamId, TimestampNs};
@@ -34,6 +35,7 @@ use crate::stream::core::StreamCore;
 use crate::stream::cursor::ConsumerCore;
 use crate::stream::due::ExtentTimers;
 use crate::stream::extent::{Extent, SealedFile};
+use crate::stream::state::TailRam;
 use crate::wal::recover::{Cut, LostRange};
 use crate::wal::{
     self, CommitQueue, Committer, QueueOptions, RecoverError, StreamGate, Wal, WalRecovered,
@@ -224,14 +226,17 @@ pub(super) fn check_keys(
     layout: &Layout,
     recovered: &Recovered,
 ) -> Result<(), OpenError> {
-    for manifest in recovered.segments.values() {
+    let segments = recovered.segments.values();
+    let segments = segments.map(|file| (file.key, layout.segment(file.id)));
+    let id_files = recovered.id_files.values();
+    let id_files = id_files.map(|file| (file.key, layout.id_file(file.id)));
+    for (key, file) in segments.chain(id_files) {
         let given = |key| {
             env.keys
                 .as_ref()
                 .is_some_and(|keys| keys.get(key).is_some())
         };
-        if let Some(key) = manifest.key.filter(|key| !given(*key)) {
-            let file = layout.segment(manifest.id);
+        if let Some(key) = key.filter(|key| !given(*key)) {
             return Err(identity::key_missing(env, file, key));
         }
     }
@@ -315,11 +320,10 @@ fn replay(
     })
 }
 
-/// Removes sealed files that no commit names, and index runs that no stream is answered from: a
-/// checkpoint or a merge was interrupted before its commit, and the log or other runs still had
-/// everything. Their numbers are not used
-/// again. With `keep`, because operations are missing from the log, sealed files are only renamed:
-/// they may hold what the log has lost (A5).
+/// Removes sealed files, of messages or of ids, that no commit names, and index runs that no stream
+/// is answered from: a checkpoint or a merge was interrupted before its commit, and the log or other
+/// files still had everything. Their numbers are not used again. With `keep`, because operations are
+/// missing from the log, sealed files are only renamed: they may hold what the log has lost (A5).
 fn remove_orphans(
     env: &Env,
     layout: &Layout,
@@ -332,26 +336,26 @@ fn remove_orphans(
         .create_dir_all(&idx_dir)
         .map_err(|error| OpenError::io(&idx_dir, error))?;
     let index_files = recovered.index_files();
+    let ids_dir = layout.ids_dir();
+    env.io
+        .create_dir_all(&ids_dir)
+        .map_err(|error| OpenError::io(&ids_dir, error))?;
     let mut removed = 0;
-    for dir in [layout.seg_dir(), idx_dir] {
+    for dir in [layout.seg_dir(), idx_dir, ids_dir] {
         let entries = env
             .io
             .list(&dir)
             .map_err(|error| OpenError::io(&dir, error))?;
         for entry in entries {
-            let Some(id) = Layout::parse(&entry.name) else {
+            let Some((number, named)) = recovered.file_named(&entry.name, &index_files) else {
                 continue;
             };
-            recovered.next_segment = recovered.next_segment.max(id.0 + 1);
-            let is_needed = match dir == layout.seg_dir() {
-                true => recovered.segments.contains_key(&id),
-                false => index_files.contains(&id),
-            };
-            if is_needed {
+            recovered.next_segment = recovered.next_segment.max(number.saturating_add(1));
+            if named {
                 continue;
             }
             let file: PathBuf = dir.join(&entry.name);
-            if keep && dir == layout.seg_dir() {
+            if keep && dir != layout.idx_dir() {
                 let kept = dir.join(format!("{}.kept", entry.name));
                 tracing::error!(file = %kept.display(), "a sealed file that no metadata names is kept");
                 env.io
@@ -384,12 +388,17 @@ fn enter(
     for file in files.values() {
         checkpointer.files.add(file.clone());
     }
+    let id_files = recovered.id_files.values().map(|manifest| {
+        let path = layout.id_file(manifest.id);
+        let cache = shared.cache.clone();
+        let file = IdFile::new(&shared.env, &path, shared.uuid, *manifest, cache, None);
+        Arc::new(file)
+    });
+    shared.ids.replace(id_files, &[]);
+    shared.ids.window_grew(recovered.windows_grown_ns);
     let mut inner = catalogue.lock();
     inner.deleted = recovered.deleted;
     for (id, stream) in recovered.streams {
-        for (number, youngest) in &stream.dedup_batches {
-            checkpointer.adopt_dedup(id, *number, *youngest);
-        }
         for stored in &stream.extents {
             checkpointer.files.list(id, stored.file);
         }
@@ -439,7 +448,7 @@ pub(super) fn serve(
         .iter()
         .map(|run| Arc::new(open_run(shared, layout, *run)));
     data.set_runs(runs.collect());
-    shared.tail_ram_changed(0, data.tail.ram_bytes());
+    shared.tail_ram_changed(TailRam::default(), data.tail_ram());
     shared.erasures.add(data.erasures.iter().count() as u64);
     let gate = StreamGate::new(id, Seq(data.last_seq));
     let core = StreamCore::new(id, gate, shared.clone(), data);

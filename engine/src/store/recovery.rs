@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::keys::{self, StreamKey, kind};
-use super::stored::{Counters, StoredExtent, decode_extents, decode_manifest, decode_runs};
+use super::layout::Layout;
+use super::stored::{
+    Counters, StoredExtent, decode_extents, decode_id_manifest, decode_manifest, decode_runs,
+};
 use crate::config::{Retention, StreamConfig};
 use crate::consumer::{Claim, ConsumerState};
+use crate::dedup::{IdKey, IdManifest};
 use crate::format::FormatError;
 use crate::format::op::Op;
-use crate::ids::{ConsumerId, Lsn, SegmentId, StreamId, TimestampNs};
+use crate::ids::{ConsumerId, IdFileId, Lsn, SegmentId, StreamId, TimestampNs};
 use crate::meta::MetaLog;
 use crate::segment::SegmentManifest;
-use crate::stream::dedup::IdHash;
 use crate::stream::erase::{Erasures, Pending};
 use crate::stream::merged_run::MergedRunInfo;
 use crate::stream::snapshot::{Positions, StoredConsumer, get_consumer};
@@ -32,7 +35,6 @@ pub(crate) struct RecoveredStream {
     pub data: StreamData,
     pub extents: Vec<StoredExtent>,
     pub runs: Vec<MergedRunInfo>,
-    pub dedup_batches: Vec<(u64, TimestampNs)>,
     pub consumers: BTreeMap<ConsumerId, RecoveredConsumer>,
 }
 
@@ -41,6 +43,9 @@ pub(crate) struct RecoveredStream {
 pub(crate) struct Recovered {
     pub streams: BTreeMap<StreamId, RecoveredStream>,
     pub segments: BTreeMap<SegmentId, SegmentManifest>,
+    pub id_files: BTreeMap<IdFileId, IdManifest>,
+    /// By how much deduplication windows grew behind the checkpoint.
+    pub windows_grown_ns: u64,
     pub deleted: Vec<(StreamId, Lsn)>,
     pub deleted_consumers: Vec<(StreamId, ConsumerId, Lsn)>,
     pub next_stream: u64,
@@ -76,6 +81,12 @@ impl Recovered {
             let id = keys::parse_segment(key).ok_or(FormatError::OutOfRange { what: "key" })?;
             recovered.segments.insert(id, decode_manifest(id, value)?);
         }
+        for (key, value) in meta.scan_prefix(keys::ID_FILES) {
+            let id = keys::parse_id_file(key).ok_or(FormatError::OutOfRange { what: "key" })?;
+            recovered
+                .id_files
+                .insert(id, decode_id_manifest(id, value)?);
+        }
         // A stream's configuration sorts before its other values.
         for (key, value) in meta.scan_prefix(keys::STREAMS) {
             let key = keys::parse_stream(key).ok_or(FormatError::OutOfRange { what: "key" })?;
@@ -87,6 +98,19 @@ impl Recovered {
             loaded.map_err(|_| FormatError::OutOfRange { what: "consumer" })?;
         }
         Ok(recovered)
+    }
+
+    /// The number in the name of a sealed file or index run, and whether the file is needed.
+    pub fn file_named(&self, name: &str, index_files: &BTreeSet<SegmentId>) -> Option<(u64, bool)> {
+        if let Some(id) = Layout::parse_id_file(name) {
+            return Some((id.0, self.id_files.contains_key(&id)));
+        }
+        let id = Layout::parse(name)?;
+        let named = match name.ends_with(".idx") {
+            true => index_files.contains(&id),
+            false => self.segments.contains_key(&id),
+        };
+        Some((id.0, named))
     }
 
     /// Takes a value of a stream, whose configuration comes first.
@@ -119,18 +143,7 @@ impl Recovered {
                     });
                 }
             }
-            kind::DEDUP => {
-                let (youngest, ids) = value
-                    .split_first_chunk::<8>()
-                    .ok_or(FormatError::Truncated)?;
-                if !stream.data.dedup.load(ids) {
-                    return Err(FormatError::OutOfRange {
-                        what: "message ids",
-                    });
-                }
-                let youngest = TimestampNs(i64::from_le_bytes(*youngest));
-                stream.dedup_batches.push((key.number, youngest));
-            }
+            kind::IDS => {}
             kind::CLAIMS => {
                 let claims = Claim::decode_all(value);
                 let claims = claims.map_err(|_| FormatError::OutOfRange { what: "claims" })?;
@@ -210,13 +223,13 @@ impl Recovered {
         created: TimestampNs,
         config: &[u8],
     ) -> Result<&mut RecoveredStream, FormatError> {
-        let data = StreamData::new(StreamConfig::decode(config)?, created);
+        let mut data = StreamData::new(StreamConfig::decode(config)?, created);
+        data.ids_seed = IdKey::default_seed(self.dedup_seed, id);
         self.next_stream = self.next_stream.max(id.0 + 1);
         Ok(self.streams.entry(id).or_insert(RecoveredStream {
             data,
             extents: Vec::new(),
             runs: Vec::new(),
-            dedup_batches: Vec::new(),
             consumers: BTreeMap::new(),
         }))
     }
@@ -227,13 +240,15 @@ impl Recovered {
             Op::StreamPut {
                 stream,
                 created,
+                changed,
                 config,
             } => {
                 if let Some(known) = self.streams.get_mut(stream) {
                     if lsn > known.data.last_lsn {
                         let decided = known.data.config.retention == Retention::Interest;
-                        known.data.config = StreamConfig::decode(config)?;
-                        known.data.config_dirty = true;
+                        let config = StreamConfig::decode(config)?;
+                        let grown_ns = known.data.change_config(config, *changed);
+                        self.windows_grown_ns = self.windows_grown_ns.saturating_add(grown_ns);
                         if !decided {
                             known.data.abandon_everything();
                         }
@@ -383,8 +398,9 @@ fn apply_to_stream(
             }
             let (subject, headers) = (record.subject.len(), record.headers.len());
             let size = data.size_of(subject, headers, record.payload.len());
+            let key = || IdKey::new(seed, op.stream(), data.ids_seed);
             let id = (!record.msg_id.is_empty() && data.config.dedup_window_ns > 0)
-                .then(|| IdHash::of(seed, record.msg_id));
+                .then(|| key().hash(record.msg_id));
             data.apply_append(record, size, id);
         }
         Op::Remove { ranges, bytes, .. } => data.apply_remove(ranges, *bytes),

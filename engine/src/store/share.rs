@@ -8,12 +8,13 @@ use super::checkpoint::{OWN_FILE_BYTES_MIN, Scope};
 use super::shared::StoreShared;
 use super::stored::encode_extents;
 use crate::consumer::Claim;
-use crate::ids::{Lsn, SegmentId, Seq, TimestampNs};
+use crate::dedup::{FrozenIds, IdWindow};
+use crate::ids::{Lsn, SegmentId, Seq};
 use crate::stream::core::StreamCore;
 use crate::stream::cursor::{ConsumerCore, ConsumerShare};
 use crate::stream::extent::Extent;
 use crate::stream::snapshot::Positions;
-use crate::stream::state::StreamData;
+use crate::stream::state::{StreamData, TailRam};
 use crate::stream::tail::Tail;
 
 /// A stream's share of a checkpoint.
@@ -25,7 +26,8 @@ pub(super) struct Share {
     pub tombstones: Vec<(u64, Option<Vec<u8>>)>,
     /// Pending erasures, if they changed.
     pub erasures: Option<Vec<u8>>,
-    pub dedup: Option<(Vec<u8>, TimestampNs)>,
+    pub ids: Option<Arc<FrozenIds>>,
+    pub id_window: IdWindow,
     /// Claims that are not settled, if they changed; empty when there is none.
     pub claims: Option<Vec<u8>>,
     pub frozen: Option<Arc<Tail>>,
@@ -50,7 +52,7 @@ pub(super) fn freeze(core: &Arc<StreamCore>, scope: Scope) -> Option<Share> {
         let data = core.lock();
         let own = data.dirty_since.is_some() || data.config_dirty || data.abandoned_dirty;
         match scope {
-            Scope::LargeTails => data.tail.ram_bytes() >= OWN_FILE_BYTES_MIN,
+            Scope::LargeTails => data.tail_ram().total() >= OWN_FILE_BYTES_MIN,
             Scope::All | Scope::Exactly(_) => own || consumers_changed,
         }
     };
@@ -125,7 +127,8 @@ fn freeze_stream(
         config,
         tombstones: data.tombstones.take_dirty(),
         erasures: data.erasures.take_dirty(),
-        dedup: data.dedup.take_unsaved(),
+        ids: data.ids.freeze(),
+        id_window: data.id_window(),
         claims,
         frozen: Some(frozen),
         dead,
@@ -149,23 +152,20 @@ impl Share {
         let mut data = self.core.lock();
         data.tombstones
             .mark_dirty(self.tombstones.iter().map(|(container, _)| *container));
-        if let Some((ids, _)) = &self.dedup {
-            data.dedup.unsave(ids);
-        }
         data.config_dirty |= self.config.is_some();
         data.abandoned_dirty |= self.claims.is_some();
         if self.erasures.is_some() {
             data.erasures.mark_dirty();
         }
         data.frozen = None;
+        let before = self.frozen_ram() + data.tail_ram();
+        data.ids.thaw();
         if let Some(frozen) = &self.frozen {
             let live: Vec<bool> = frozen.iter_from(0).map(|m| data.is_live(m.seq.0)).collect();
-            let before = frozen.ram_bytes() + data.tail.ram_bytes();
             data.tail.prepend(frozen, &live);
-            self.core
-                .shared
-                .tail_ram_changed(before, data.tail.ram_bytes());
         }
+        let shared = &self.core.shared;
+        shared.tail_ram_changed(before, data.tail_ram());
         data.layout_epoch += 1;
         data.priors.clear();
         self.core.drop_tail_of_deleted(&mut data);
@@ -173,8 +173,17 @@ impl Share {
         self.consumers.iter().for_each(ConsumerShare::thaw);
     }
 
+    /// RAM of what was taken.
+    fn frozen_ram(&self) -> TailRam {
+        TailRam {
+            msgs_bytes: self.frozen.as_ref().map_or(0, |frozen| frozen.ram_bytes()),
+            ids_bytes: self.ids.as_ref().map_or(0, |ids| ids.ram_bytes()),
+        }
+    }
+
     /// Makes the new layout current.
     pub fn install(self, shared: &StoreShared) {
+        let frozen_ram = self.frozen_ram();
         let mut data = self.core.lock();
         if !data.deleted && (self.sealed.is_some() || !self.dead.is_empty()) {
             let kept = data
@@ -186,15 +195,14 @@ impl Share {
             data.set_extents(extents);
         }
         data.frozen = None;
+        data.ids.drop_frozen();
         data.layout_epoch += 1;
         data.priors.clear();
         let newer = data.last_lsn > self.applied;
         data.dirty_since = newer.then(|| Lsn(self.applied.0 + 1));
         self.core.drop_tail_of_deleted(&mut data);
         drop(data);
-        if let Some(frozen) = &self.frozen {
-            shared.tail_ram_changed(frozen.ram_bytes(), 0);
-        }
+        shared.tail_ram_changed(frozen_ram, TailRam::default());
         self.consumers.iter().for_each(ConsumerShare::install);
     }
 }

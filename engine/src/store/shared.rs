@@ -11,12 +11,14 @@ use super::options::StoreOptions;
 use super::scrub::ScrubControl;
 use super::space::SpaceMetrics;
 use crate::cache::Cache;
+use crate::dedup::IdFiles;
 use crate::error::Stopped;
 use crate::format::op::Op;
 use crate::ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
 use crate::io::Env;
 use crate::stream::core::{append_error, change_error};
 use crate::stream::erase::ErasureCount;
+use crate::stream::state::TailRam;
 use crate::stream::{AppendError, ChangeError};
 use crate::wal::{Class, CommitQueue, DurableBatch, EnqueueError, StreamGate};
 
@@ -37,8 +39,12 @@ pub(crate) struct StoreShared {
     pub dedup_seed: u64,
     pub queue: Arc<CommitQueue>,
     pub cache: Arc<Cache>,
+    /// Files of message ids.
+    pub ids: IdFiles,
     /// RAM held by tails of file streams and its budget, in bytes.
     tail_ram: AtomicU64,
+    /// What of it are message ids.
+    ids_ram: AtomicU64,
     tail_ram_budget: u64,
     log_bytes_max: u64,
     /// Appends that wait for tails to shrink.
@@ -134,7 +140,9 @@ impl StoreShared {
             dedup_seed: StoreShared::dedup_seed_of(uuid),
             queue,
             cache,
+            ids: IdFiles::default(),
             tail_ram: AtomicU64::new(0),
+            ids_ram: AtomicU64::new(0),
             tail_ram_budget: options.tail_bytes_max,
             log_bytes_max: options
                 .wal
@@ -253,6 +261,7 @@ impl StoreShared {
     /// True when tails hold so much that appends have to wait for a checkpoint.
     fn tails_full(&self) -> bool {
         self.tail_ram() > self.tail_ram_budget.saturating_mul(2)
+            || self.ids_ram() > self.tail_ram_budget / 2
     }
 
     /// Blocks while appends are refused as busy: the queue or the tails are full, and that can end.
@@ -314,23 +323,24 @@ impl StoreShared {
         }
     }
 
-    /// True when tails should be flushed: at half the budget, so that appends go on meanwhile.
+    /// True when tails should be flushed: at half the budget, so that appends go on meanwhile. Ids
+    /// are flushed earlier: their messages may be gone long since, and they are small elsewhere.
     pub fn wants_flush(&self) -> bool {
-        self.tail_ram() > self.tail_ram_budget / 2
+        self.tail_ram() > self.tail_ram_budget / 2 || self.ids_ram() > self.tail_ram_budget / 8
+    }
+
+    fn ids_ram(&self) -> u64 {
+        self.ids_ram.load(Ordering::Relaxed)
     }
 
     /// Books a change of one tail's size.
-    pub fn tail_ram_changed(&self, before: u64, after: u64) {
-        if after >= before {
-            let total = self.tail_ram.fetch_add(after - before, Ordering::Relaxed) + after - before;
-            if total > self.tail_ram_budget / 2 {
-                self.wake.ask();
-            }
-        } else {
-            self.tail_ram.fetch_sub(before - after, Ordering::Relaxed);
-            if !self.tails_full() {
-                self.tail_room.notify_all();
-            }
+    pub fn tail_ram_changed(&self, before: TailRam, after: TailRam) {
+        book(&self.ids_ram, before.ids_bytes, after.ids_bytes);
+        book(&self.tail_ram, before.total(), after.total());
+        if after.total() < before.total() && !self.tails_full() {
+            self.tail_room.notify_all();
+        } else if self.wants_flush() {
+            self.wake.ask();
         }
     }
 
@@ -416,5 +426,14 @@ impl StoreShared {
         for observer in observers.iter() {
             observer(&batch);
         }
+    }
+}
+
+/// Adds the difference to a sum.
+fn book(sum: &AtomicU64, before: u64, after: u64) {
+    if after > before {
+        sum.fetch_add(after - before, Ordering::Relaxed);
+    } else if after < before {
+        sum.fetch_sub(before - after, Ordering::Relaxed);
     }
 }

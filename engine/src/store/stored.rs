@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::dedup::IdManifest;
 use crate::format::cursor::Cursor;
 use crate::format::key_ring::KeyId;
 use crate::format::timers::TimerKind;
 use crate::format::{FormatError, varint};
-use crate::ids::{Lsn, SegmentId, TimestampNs};
+use crate::ids::{IdFileId, Lsn, SegmentId, TimestampNs};
 use crate::index::RunManifest;
 use crate::segment::SegmentManifest;
 use crate::stream::extent::Extent;
@@ -66,6 +67,20 @@ pub(crate) fn encode_runs(runs: &[Arc<MergedRun>]) -> Vec<u8> {
     out
 }
 
+/// The stored form of a manifest of message ids.
+pub(crate) fn encode_id_manifest(manifest: &IdManifest) -> Vec<u8> {
+    let mut out = vec![1];
+    varint::encode(manifest.file_bytes, &mut out);
+    out.extend_from_slice(&manifest.footer_digest.to_le_bytes());
+    let key = manifest.key.map_or(0, KeyId::number);
+    out.extend_from_slice(&key.to_le_bytes());
+    varint::encode(manifest.entries, &mut out);
+    for time in [manifest.oldest, manifest.youngest, manifest.expires] {
+        out.extend_from_slice(&time.0.to_le_bytes());
+    }
+    out
+}
+
 /// Reads the stored form of a stream's merged index runs.
 pub(crate) fn decode_runs(bytes: &[u8]) -> Result<Vec<MergedRunInfo>, FormatError> {
     let what = "merged index runs";
@@ -101,6 +116,36 @@ pub(crate) fn decode_runs(bytes: &[u8]) -> Result<Vec<MergedRunInfo>, FormatErro
         });
     }
     Ok(runs)
+}
+
+/// Reads the stored form of a manifest of message ids.
+pub(crate) fn decode_id_manifest(id: IdFileId, bytes: &[u8]) -> Result<IdManifest, FormatError> {
+    let mut input = Cursor::new(bytes);
+    match input.u8()? {
+        1 => {}
+        found => {
+            return Err(FormatError::UnknownKind {
+                what: "manifest of message ids",
+                found,
+            });
+        }
+    }
+    let manifest = IdManifest {
+        id,
+        file_bytes: input.varint()?,
+        footer_digest: input.u64()?,
+        key: KeyId::from_number(input.u64()?),
+        entries: input.varint()?,
+        oldest: TimestampNs(input.i64()?),
+        youngest: TimestampNs(input.i64()?),
+        expires: TimestampNs(input.i64()?),
+    };
+    match manifest.holds_its_entries() {
+        true => Ok(manifest),
+        false => Err(FormatError::OutOfRange {
+            what: "manifest of message ids",
+        }),
+    }
 }
 
 /// Numbers that concern the whole store.
@@ -211,4 +256,39 @@ pub(crate) struct StoredExtent {
     pub last_ts: i64,
     pub first_expiry: TimestampNs,
     pub first_notice: TimestampNs,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PAGE_ENTRIES: u64 = crate::format::id_page::PAGE_ENTRIES as u64;
+
+    proptest! {
+        #[test]
+        fn manifests_of_ids_come_back(entries in 1..1_000_000_u64, filter in 0..50_000_u64, key: u64, times: [i64; 3]) {
+            let manifest = IdManifest {
+                id: IdFileId(5),
+                file_bytes: 192 + 4096 * (entries.div_ceil(PAGE_ENTRIES) + filter),
+                footer_digest: 77,
+                key: KeyId::from_number(key),
+                entries,
+                oldest: TimestampNs(times[0]),
+                youngest: TimestampNs(times[1]),
+                expires: TimestampNs(times[2]),
+            };
+            let stored = encode_id_manifest(&manifest);
+            prop_assert_eq!(decode_id_manifest(manifest.id, &stored), Ok(manifest));
+            let short = IdManifest { file_bytes: 192 + 4096 * (entries.div_ceil(PAGE_ENTRIES) - 1), ..manifest };
+            let stored = encode_id_manifest(&short);
+            prop_assert!(decode_id_manifest(manifest.id, &stored).is_err(), "no place for the ids");
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes: Vec<u8>) {
+            _ = decode_id_manifest(IdFileId(1), &bytes);
+        }
+    }
 }

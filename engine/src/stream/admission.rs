@@ -3,12 +3,12 @@
 //! Admission works on RAM alone. Where it needs to know something about stored data that is not at
 //! hand it answers [`Refusal::Need`]; the caller loads that outside the lock and asks again.
 
-use super::dedup::IdHash;
 use super::prior::Prior;
 use super::state::StreamData;
 use super::tail::SubjectSeqs;
 use super::types::{Append, AppendError, ExpectSubject, Rollup};
 use crate::config::Discard;
+use crate::dedup::{IdAnswer, IdHash};
 use crate::ids::{Seq, TimestampNs};
 use crate::subject::Filter;
 
@@ -23,6 +23,8 @@ pub(crate) enum Need {
     LastMatching(Filter),
     /// The message at this sequence, the oldest one to evict, and some behind it.
     Front(u64),
+    /// What stored files know of a message id.
+    Id(IdHash),
 }
 
 /// Why a message was not accepted.
@@ -61,13 +63,27 @@ pub(crate) struct MatchedPrior {
     pub last: Option<u64>,
 }
 
+/// What was loaded for an append so far.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub matched: Option<MatchedPrior>,
+    pub id: Option<IdAnswer>,
+}
+
+/// The message id of an append, and what stored files know of it at present.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IdQuery {
+    pub hash: IdHash,
+    pub stored: Option<IdAnswer>,
+}
+
 impl StreamData {
     /// Checks `append` at `now`. Sequences to remove are added to `victims` with their accounted
     /// sizes, in no particular order; the new message itself can be among them.
     pub fn admit(
         &self,
         append: &Append<'_>,
-        id: Option<IdHash>,
+        id: Option<IdQuery>,
         matched: Option<&MatchedPrior>,
         now: TimestampNs,
         victims: &mut Vec<(u64, u32)>,
@@ -84,7 +100,9 @@ impl StreamData {
         {
             return Err(AppendError::WrongLastSeq(self.last_seq).into());
         }
-        if let Some(seq) = id.and_then(|id| self.dedup.get(id, now, self.config.dedup_window_ns)) {
+        if let Some(id) = id
+            && let Some(seq) = self.known_id(id, now)?
+        {
             return Ok(Verdict::Duplicate(seq));
         }
         if append
@@ -108,6 +126,20 @@ impl StreamData {
         self.subject_victims(append, size, victims)?;
         self.front_victims(size, victims)?;
         Ok(Verdict::Accept { trim_to: None })
+    }
+
+    /// The sequence that an id was used for within the window.
+    fn known_id(&self, id: IdQuery, now: TimestampNs) -> Result<Option<Seq>, Refusal> {
+        // A use in RAM is newer than any in a file.
+        let newest = match (self.ids.get(id.hash), id.stored) {
+            (Some(recent), _) => Some((recent.seq, recent.ts)),
+            (None, Some(answer)) => answer.found,
+            (None, None) => return Err(Refusal::Need(Need::Id(id.hash))),
+        };
+        let window = self.id_window();
+        Ok(newest
+            .filter(|(seq, ts)| window.holds(*seq, *ts, now))
+            .map(|(seq, _)| seq))
     }
 
     fn last_expected(

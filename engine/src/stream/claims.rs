@@ -196,7 +196,7 @@ impl StreamCore {
                 bytes,
             };
             self.log(&mut data, &op)?;
-            let ram_before = data.tail.ram_bytes();
+            let ram_before = data.tail_ram();
             data.apply_trim(first_seq, bytes);
             self.settle(&mut data, ram_before);
         }

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::admission::{MatchedPrior, Need, Refusal, Verdict};
+use super::admission::{IdQuery, Known, Need, Refusal, Verdict};
 use super::cursor::ConsumerCore;
-use super::dedup::IdHash;
 use super::prior::Prior;
 use super::release::ReleaseOrder;
-use super::state::StreamData;
+use super::state::{StreamData, TailRam};
 use super::tail::Tail;
 use super::types::{Append, AppendError, Appended, ChangeError};
 use crate::config::{Compression, ConfigError, Storage};
-use crate::error::Stopped;
+use crate::dedup::merge::{IdMerge, IdSource, IdsOf};
+use crate::dedup::{IdAnswer, IdHash, IdKey};
+use crate::error::{ReadError, Stopped};
 use crate::format::op::{Op, SeqRange};
 use crate::format::record::{Record, flag};
 use crate::ids::{Lsn, Seq, StreamId, TimestampNs};
@@ -37,6 +38,7 @@ pub(crate) struct StreamCore {
     /// Readers see sequences up to the gate's durable one.
     pub gate: Arc<StreamGate>,
     pub shared: Arc<StoreShared>,
+    id_key: IdKey,
     data: Mutex<StreamData>,
     /// The last number of subjects that was asked for, with the removal epoch and last sequence at
     /// which it holds.
@@ -84,6 +86,7 @@ impl StreamCore {
             name: data.config.name.clone(),
             storage: data.config.storage,
             gate,
+            id_key: IdKey::new(shared.dedup_seed, id, data.ids_seed),
             shared,
             data: Mutex::new(data),
             subject_count: Mutex::default(),
@@ -135,6 +138,7 @@ impl StreamCore {
         self.shared.erasures.remove(data.erasures.clear());
         if !self.is_file() {
             data.tail = Tail::starting_at(Seq(data.last_seq + 1));
+            data.ids.clear();
         }
     }
 
@@ -142,8 +146,10 @@ impl StreamCore {
     /// one does so at its end.
     pub fn drop_tail_of_deleted(&self, data: &mut StreamData) {
         if data.deleted && self.is_file() && data.frozen.is_none() {
-            self.shared.tail_ram_changed(data.tail.ram_bytes(), 0);
+            self.shared
+                .tail_ram_changed(data.tail_ram(), TailRam::default());
             data.tail = Tail::starting_at(Seq(data.last_seq + 1));
+            data.ids.clear();
         }
     }
 
@@ -171,18 +177,21 @@ impl StreamCore {
     /// See [`crate::Stream::append_nosync`].
     pub fn append_nosync(&self, append: &Append<'_>) -> Result<Appended, AppendError> {
         check_sizes(append)?;
-        let id = append
-            .msg_id
-            .map(|id| IdHash::of(self.shared.dedup_seed, id));
+        let id = append.msg_id.map(|id| self.id_hash(id));
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut matched = None;
+            let mut known = Known::default();
+            if let Some(hash) = id
+                && self.is_file()
+            {
+                known.id = self.shared.ids.probe(hash);
+            }
             for _ in 0..ATTEMPTS_MAX {
-                let need = match self.try_append(append, id, matched.as_ref(), scratch) {
+                let need = match self.try_append(append, id, &known, scratch) {
                     Ok(appended) => return Ok(appended),
                     Err(Refusal::Error(error)) => return Err(error),
                     Err(Refusal::Need(need)) => need,
                 };
-                matched = self.load(need).map_err(AppendError::Read)?;
+                self.load(need, &mut known).map_err(AppendError::Read)?;
             }
             Err(AppendError::Busy)
         })
@@ -192,7 +201,7 @@ impl StreamCore {
         &self,
         append: &Append<'_>,
         id: Option<IdHash>,
-        matched: Option<&MatchedPrior>,
+        known: &Known,
         scratch: &mut Scratch,
     ) -> Result<Appended, Refusal> {
         scratch.victims.clear();
@@ -205,8 +214,9 @@ impl StreamCore {
         }
         let now = TimestampNs(self.shared.env.clock.now_ns());
         let id = id.filter(|_| data.config.dedup_window_ns > 0);
-        data.dedup_expire(now);
-        let trim_to = match data.admit(append, id, matched, now, &mut scratch.victims)? {
+        let query = id.map(|hash| self.id_query(hash, known));
+        let matched = known.matched.as_ref();
+        let trim_to = match data.admit(append, query, matched, now, &mut scratch.victims)? {
             Verdict::Duplicate(seq) => {
                 return Ok(Appended {
                     seq,
@@ -226,6 +236,49 @@ impl StreamCore {
             self.shared.announce_memory(&self.gate, appended.seq);
         }
         Ok(appended)
+    }
+
+    /// The ids that the stream knows at `now`; for whoever copies the stream elsewhere, together with
+    /// [`StreamData::ids_seed`].
+    pub fn ids_of(&self, now: TimestampNs) -> Result<IdsOf, ReadError> {
+        loop {
+            let data = self.lock();
+            let recent = data.ids.sorted(self.id);
+            let window = data.id_window();
+            // Under the lock: an id that left RAM is in one of these files.
+            let (epoch, files) = (self.shared.ids.epoch(), self.shared.ids.list());
+            drop(data);
+            let files = files.iter().filter(|_| self.is_file());
+            let opened: Result<Vec<_>, _> = files.map(|file| file.cursor()).collect();
+            let opened = match opened {
+                // A file may have been removed since.
+                Err(_) if self.shared.ids.epoch() != epoch => continue,
+                opened => opened?,
+            };
+            let sources = opened.into_iter().map(IdSource::File);
+            let merge = IdMerge::new(sources.chain([IdSource::Sorted(recent.into_iter())]));
+            return Ok(IdsOf::new(merge, self.id, window, now));
+        }
+    }
+
+    /// See [`IdKey::mask`].
+    pub fn id_mask(&self) -> u128 {
+        self.id_key.mask()
+    }
+
+    /// The stream's hash of an id.
+    pub fn id_hash(&self, id: &[u8]) -> IdHash {
+        self.id_key.hash(id)
+    }
+
+    /// Under the stream's lock: an answer from before the last change of the files is none.
+    fn id_query(&self, hash: IdHash, known: &Known) -> IdQuery {
+        let epoch = self.shared.ids.epoch();
+        let stored = match self.storage {
+            Storage::File => known.id.filter(|answer| answer.epoch == epoch),
+            Storage::Memory => Some(IdAnswer { epoch, found: None }),
+        };
+        IdQuery { hash, stored }
     }
 
     fn accept(
@@ -274,7 +327,9 @@ impl StreamCore {
         };
         let lsn = self.log_append(&record, &removal)?;
         let (_, trim_bytes) = removal_totals(data, trim_to, seq, size);
-        let ram_before = data.tail.ram_bytes();
+        let ram_before = data.tail_ram();
+        let window = data.id_window();
+        data.ids.expire(now, window);
         data.apply_append(&record, size, id);
         if let Some(first) = trim_to {
             data.apply_trim(first, trim_bytes);
@@ -288,8 +343,7 @@ impl StreamCore {
         if self.is_file() && (trim_to.is_some() || !scratch.ranges.is_empty()) {
             self.shared.space_changed();
         }
-        self.shared
-            .tail_ram_changed(ram_before, data.tail.ram_bytes());
+        self.shared.tail_ram_changed(ram_before, data.tail_ram());
         if let Some((first, last)) = lsn {
             data.touched(first, last);
         }
@@ -357,14 +411,16 @@ impl StreamCore {
         Ok(lsn)
     }
 
-    /// Loads what admission asked for and leaves it in the state, or returns it.
-    pub(super) fn load(&self, need: Need) -> Result<Option<MatchedPrior>, crate::error::ReadError> {
+    /// Loads what admission asked for and leaves it in the state or in `known`.
+    pub(super) fn load(&self, need: Need, known: &mut Known) -> Result<(), ReadError> {
         match need {
-            Need::Front(seq) => self.load_front(seq).map(|()| None),
-            Need::Last(subject) => self.load_last(subject).map(|()| None),
-            Need::All(subject) => self.load_all(subject).map(|()| None),
-            Need::LastMatching(filter) => self.load_last_matching(filter).map(Some),
+            Need::Front(seq) => self.load_front(seq)?,
+            Need::Last(subject) => self.load_last(subject)?,
+            Need::All(subject) => self.load_all(subject)?,
+            Need::LastMatching(filter) => known.matched = Some(self.load_last_matching(filter)?),
+            Need::Id(hash) => known.id = self.shared.ids.lookup(self.id, hash)?,
         }
+        Ok(())
     }
 }
 
@@ -406,10 +462,6 @@ impl StreamData {
 
     fn front_advance(&mut self) {
         self.front.advance(self.first_seq);
-    }
-
-    fn dedup_expire(&mut self, now: TimestampNs) {
-        self.dedup.expire(now, self.config.dedup_window_ns);
     }
 }
 

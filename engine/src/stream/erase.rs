@@ -178,7 +178,7 @@ impl StreamCore {
         };
         let lsn = self.log(&mut data, &op)?;
         let pending = Pending { seq, lsn, deadline };
-        let ram_before = data.tail.ram_bytes();
+        let ram_before = data.tail_ram();
         if self.is_file() {
             data.apply_erase(bytes, pending);
             self.shared.erasures.add(1);

@@ -232,15 +232,19 @@ impl Stream {
             let mut encoded = Vec::new();
             config.encode(&mut encoded);
             let created = data.created;
+            let changed = TimestampNs(self.core.shared.env.clock.now_ns());
             let op = Op::StreamPut {
                 stream: self.core.id,
                 created,
+                changed,
                 config: &encoded,
             };
             let lsn = self.core.log(&mut data, &op)?;
             let decided = data.config.retention == Retention::Interest;
-            data.config = config;
-            data.config_dirty = true;
+            let grown_ns = data.change_config(config, changed);
+            if self.core.is_file() {
+                self.core.shared.ids.window_grew(grown_ns);
+            }
             if !decided {
                 data.abandon_everything();
             }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::admission::Need;
+use super::admission::{Known, Need};
 use super::core::{StreamCore, ranges_of};
 use super::expiry::Expired;
 use super::prior::Prior;
@@ -36,7 +36,7 @@ impl StreamCore {
                 }
                 Err(needs) => {
                     for need in needs {
-                        self.load(need)?;
+                        self.load(need, &mut Known::default())?;
                     }
                 }
             }
@@ -85,7 +85,7 @@ impl StreamCore {
             .map(|(subject, seq)| self.marker_record(&marker, subject, Seq(seq), ts))
             .collect();
         let lsn = self.log_removal(&mut data, &removal, &records)?;
-        let ram_before = data.tail.ram_bytes();
+        let ram_before = data.tail_ram();
         data.apply_remove(&ranges, bytes);
         for record in &records {
             let size = data.size_of(record.subject.len(), record.headers.len(), 0);

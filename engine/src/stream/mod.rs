@@ -6,7 +6,6 @@ mod claims;
 pub(crate) mod core;
 mod count;
 pub(crate) mod cursor;
-pub(crate) mod dedup;
 mod deliver;
 pub(crate) mod due;
 pub(crate) mod erase;

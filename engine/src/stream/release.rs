@@ -267,7 +267,7 @@ impl StreamCore {
             if self.is_file() {
                 data.touched(lsns.1, lsns.1);
             }
-            let ram_before = data.tail.ram_bytes();
+            let ram_before = data.tail_ram();
             data.apply_remove(&ranges, bytes);
             self.settle(data, ram_before);
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use super::core::{StreamCore, ranges_of};
-use super::state::StreamData;
+use super::state::{StreamData, TailRam};
 use super::types::{ChangeError, PurgeRequest};
 use crate::config::{ConfigError, Discard};
 use crate::error::ReadError;
@@ -91,21 +91,20 @@ impl StreamCore {
             bytes,
         };
         let lsn = self.log(&mut data, &op)?;
-        let ram_before = data.tail.ram_bytes();
+        let ram_before = data.tail_ram();
         data.apply_remove(&ranges, bytes);
         self.settle(&mut data, ram_before);
         Ok(Removed { msgs, lsn })
     }
 
-    pub(super) fn settle(&self, data: &mut StreamData, ram_before: u64) {
+    pub(super) fn settle(&self, data: &mut StreamData, ram_before: TailRam) {
         let first = data.first_seq;
         data.front.advance(first);
         invariants::debug_check(data);
         if self.is_file() {
             self.shared.space_changed();
         }
-        self.shared
-            .tail_ram_changed(ram_before, data.tail.ram_bytes());
+        self.shared.tail_ram_changed(ram_before, data.tail_ram());
     }
 
     /// Removes messages by filter, position or count.
@@ -193,7 +192,7 @@ impl StreamCore {
             bytes,
         };
         let lsn = self.log(&mut data, &op)?;
-        let ram_before = data.tail.ram_bytes();
+        let ram_before = data.tail_ram();
         data.apply_trim(first_seq, bytes);
         self.settle(&mut data, ram_before);
         if !self.is_file() {

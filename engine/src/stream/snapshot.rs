@@ -2,10 +2,11 @@
 
 use super::state::StreamData;
 use crate::consumer::{ConsumerConfig, ConsumerState};
+use crate::dedup::IdFloor;
 use crate::format::FormatError;
 use crate::format::cursor::Cursor;
 use crate::format::varint;
-use crate::ids::{Lsn, TimestampNs};
+use crate::ids::{Lsn, Seq, TimestampNs};
 
 const VERSION: u8 = 1;
 
@@ -18,6 +19,8 @@ pub(crate) struct Positions {
     pub msgs: u64,
     pub bytes: u64,
     pub age_cursor: u64,
+    pub ids_floor: IdFloor,
+    pub ids_seed: u64,
     pub last_msg_id: Vec<u8>,
     /// Operations up to here are contained.
     pub applied: Lsn,
@@ -32,6 +35,8 @@ impl Positions {
             msgs: data.msgs,
             bytes: data.bytes,
             age_cursor: data.age_cursor,
+            ids_floor: data.ids_floor,
+            ids_seed: data.ids_seed,
             last_msg_id: data.last_msg_id.clone(),
             applied: data.last_lsn,
         }
@@ -51,6 +56,9 @@ impl Positions {
         }
         out.push(u8::from(self.last_ts.is_some()));
         out.extend_from_slice(&self.last_ts.unwrap_or_default().0.to_le_bytes());
+        out.extend_from_slice(&self.ids_floor.seq.0.to_le_bytes());
+        out.extend_from_slice(&self.ids_floor.ts.0.to_le_bytes());
+        out.extend_from_slice(&self.ids_seed.to_le_bytes());
         out.extend_from_slice(&self.last_msg_id);
         out
     }
@@ -66,6 +74,11 @@ impl Positions {
         let age_cursor = input.varint()?;
         let has_ts = input.u8()? != 0;
         let ts = TimestampNs(input.i64()?);
+        let ids_floor = IdFloor {
+            seq: Seq(input.u64()?),
+            ts: TimestampNs(input.i64()?),
+        };
+        let ids_seed = input.u64()?;
         if first_seq == 0 || first_seq > last_seq.saturating_add(1) {
             return Err(FormatError::OutOfRange {
                 what: "stream positions",
@@ -78,6 +91,8 @@ impl Positions {
             msgs,
             bytes,
             age_cursor,
+            ids_floor,
+            ids_seed,
             last_msg_id: input.rest().to_vec(),
             applied,
         })
@@ -91,6 +106,8 @@ impl Positions {
         data.msgs = self.msgs;
         data.bytes = self.bytes;
         data.age_cursor = self.age_cursor;
+        data.ids_floor = self.ids_floor;
+        data.ids_seed = self.ids_seed;
         data.last_msg_id = self.last_msg_id;
         data.last_lsn = self.applied;
         data.tail = super::tail::Tail::starting_at(crate::ids::Seq(self.last_seq + 1));
@@ -188,12 +205,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn positions_come_back(numbers: [u32; 6], ts: Option<i64>, last_msg_id: Vec<u8>) {
+        fn positions_come_back(
+            numbers: [u32; 6],
+            ts: Option<i64>,
+            ids: (i64, u64, u64),
+            last_msg_id: Vec<u8>,
+        ) {
             let [gap, last, msgs, bytes, applied, age_cursor] = numbers.map(u64::from);
             let positions = Positions {
                 first_seq: (last + 1).saturating_sub(gap).max(1),
                 last_seq: last,
                 last_ts: ts.map(TimestampNs),
+                ids_floor: IdFloor { seq: Seq(ids.1), ts: TimestampNs(ids.0) },
+                ids_seed: ids.2,
                 msgs,
                 bytes,
                 age_cursor,

@@ -6,7 +6,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::dedup::{DedupWindow, IdHash};
 use super::erase::Erasures;
 use super::extent::Extent;
 use super::front::FrontWindow;
@@ -16,8 +15,9 @@ use super::merged_run::MergedRun;
 use super::prior::Prior;
 use super::tail::Tail;
 use super::tombstones::Tombstones;
-use crate::config::StreamConfig;
+use crate::config::{Storage, StreamConfig};
 use crate::consumer::Claim;
+use crate::dedup::{IdFloor, IdHash, IdWindow, RecentIds};
 use crate::format::op::SeqRange;
 use crate::format::record::Record;
 use crate::ids::{Lsn, Seq, TimestampNs};
@@ -31,6 +31,30 @@ const REMOVALS_REMEMBERED: usize = 1024;
 const PRIORS_MAX: usize = 1 << 16;
 const PRIOR_SEQS_MAX: usize = 1 << 20;
 
+/// RAM that holds what is in the log only, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TailRam {
+    pub msgs_bytes: u64,
+    pub ids_bytes: u64,
+}
+
+impl TailRam {
+    pub fn total(self) -> u64 {
+        self.msgs_bytes + self.ids_bytes
+    }
+}
+
+impl std::ops::Add for TailRam {
+    type Output = TailRam;
+
+    fn add(self, other: TailRam) -> TailRam {
+        TailRam {
+            msgs_bytes: self.msgs_bytes + other.msgs_bytes,
+            ids_bytes: self.ids_bytes + other.ids_bytes,
+        }
+    }
+}
+
 /// Everything a stream knows, protected by the stream's mutex. No I/O happens while it is held.
 #[derive(Debug)]
 pub(crate) struct StreamData {
@@ -43,7 +67,11 @@ pub(crate) struct StreamData {
     pub msgs: u64,
     pub bytes: u64,
     pub tombstones: Tombstones,
-    pub dedup: DedupWindow,
+    /// Message ids that no file holds yet.
+    pub ids: RecentIds,
+    pub ids_floor: IdFloor,
+    /// Seed of the stream's hashes of ids.
+    pub ids_seed: u64,
     pub tail: Tail,
     /// A tail on its way into a segment.
     pub frozen: Option<Arc<Tail>>,
@@ -100,7 +128,9 @@ impl StreamData {
             msgs: 0,
             bytes: 0,
             tombstones: Tombstones::default(),
-            dedup: DedupWindow::default(),
+            ids: RecentIds::default(),
+            ids_floor: IdFloor::default(),
+            ids_seed: 0,
             tail: Tail::starting_at(Seq(first_seq)),
             frozen: None,
             extents: Arc::default(),
@@ -166,6 +196,37 @@ impl StreamData {
         accounted_bytes(self.config.storage, subject, headers, payload)
     }
 
+    /// RAM that a checkpoint can give back: messages and ids that are in the log only.
+    pub fn tail_ram(&self) -> TailRam {
+        match self.config.storage {
+            Storage::File => TailRam {
+                msgs_bytes: self.tail.ram_bytes(),
+                ids_bytes: self.ids.ram_bytes(),
+            },
+            Storage::Memory => TailRam::default(),
+        }
+    }
+
+    /// For how long the stream knows its ids.
+    pub fn id_window(&self) -> IdWindow {
+        IdWindow {
+            length_ns: self.config.dedup_window_ns,
+            floor: self.ids_floor,
+        }
+    }
+
+    /// Replaces the configuration at `now`. Returns by how many nanoseconds the deduplication window
+    /// has grown.
+    pub fn change_config(&mut self, config: StreamConfig, now: TimestampNs) -> u64 {
+        let (window, grown_ns) =
+            self.id_window()
+                .change(config.dedup_window_ns, Seq(self.last_seq), now);
+        self.ids_floor = window.floor;
+        self.config = config;
+        self.config_dirty = true;
+        grown_ns
+    }
+
     /// Notes the log position of operations just applied.
     pub fn touched(&mut self, first: Lsn, last: Lsn) {
         self.last_lsn = last;
@@ -183,7 +244,7 @@ impl StreamData {
         self.msgs += 1;
         self.bytes += size;
         if let Some(hash) = id {
-            self.dedup.insert(hash, record.seq, record.ts);
+            self.ids.insert(hash, record.seq, record.ts);
         }
         if self.last_msg_id != record.msg_id {
             self.last_msg_id.clear();
@@ -275,7 +336,6 @@ impl StreamData {
         self.settle_first();
         self.front.advance(self.first_seq);
         self.priors.clear();
-        self.dedup = DedupWindow::default();
     }
 
     /// Remembers what is known about a subject below the tail.

@@ -687,6 +687,7 @@ pub fn reopen(
     let opened: Result<_, OpenError> = Store::open_in(env.clone(), Path::new(DIR), options());
     let (store, _) = opened.map_err(|error| format!("cannot reopen: {error}"))?;
     let at = state_after_restart(&store, "S", history, acknowledged)?;
+    id_difference(env, &store, &history[at].1)?;
     Ok((store, at))
 }
 
@@ -713,6 +714,30 @@ pub fn state_after_restart(
     Err(format!(
         "no state from {acknowledged} on fits {name}; against it: {newest}"
     ))
+}
+
+/// Every id in its window is known, with its sequence, whatever became of its message.
+fn id_difference(env: &Env, store: &Store, model: &ModelStream) -> Result<(), String> {
+    let stream = store.stream("S").ok_or("the stream is gone")?;
+    let window = i64::try_from(stream.config().dedup_window_ns).unwrap_or(i64::MAX);
+    let now_ns = env.clock.now_ns();
+    for (id, (seq, ts_ns)) in &model.ids {
+        if now_ns - ts_ns >= window {
+            continue;
+        }
+        let answer = stream.append_nosync(&Append {
+            subject: b"s.0",
+            msg_id: Some(id.as_bytes()),
+            ..Append::default()
+        });
+        let known = answer
+            .as_ref()
+            .is_ok_and(|answer| answer.duplicate && answer.seq.0 == *seq);
+        if !known {
+            return Err(format!("{id} of sequence {seq} is answered by {answer:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// An acknowledged acknowledgement is never forgotten: the message is not delivered again.

@@ -23,7 +23,7 @@ pub enum End {
     Kill,
 }
 
-/// Two sealed files with several blocks each, deletes, a consumer, and operations that only the log
+/// Two sealed files with several blocks each, message ids, deletes, a consumer, and operations that only the log
 /// has, unless the store was closed.
 pub fn sample(kind: u8, end: End) -> Sample {
     let disk = SimDisk::new(1);
@@ -34,7 +34,7 @@ pub fn sample(kind: u8, end: End) -> Sample {
     let append = |subject, len| Action::Append {
         subject,
         len,
-        id: None,
+        id: (len == 9_000).then_some(subject),
     };
     let mut script: Vec<Action> = (0..6).map(|n| append(n, 9_000)).collect();
     script.extend([Action::Delete(2), Action::Deliver(2), Action::Ack(0)]);

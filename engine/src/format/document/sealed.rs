@@ -2,12 +2,14 @@
 
 use super::encryption::{encrypt, file_key};
 use super::{UUID, check_layout, check_numbers};
+use crate::dedup::IdKey;
 use crate::format::block::{self, BlockBuilder, BlockHead, Codec, EncodedBlock};
 use crate::format::block_table::{BlockRef, Entry, ExtentInfo, Separator};
 use crate::format::bloom::Bloom;
 use crate::format::cipher::Sealer;
 use crate::format::file_header::FileKind;
 use crate::format::footer::{self, Footer};
+use crate::format::id_page::IdEntry;
 use crate::format::key_page::{
     self, KeyPageBuilder, Place, Value, encode_chunk, encode_key, key_hash,
 };
@@ -16,6 +18,7 @@ use crate::format::page::{self, PageKind};
 use crate::format::record::Record;
 use crate::format::timers::{Timer, TimerKind, TimerPageBuilder, TimerSeparator};
 use crate::ids::{Seq, StreamId, TimestampNs};
+use crate::store::shared::StoreShared;
 
 /// The digest of sealed files as FORMAT.md describes it.
 fn sealed_digest(kind: FileKind, file_no: u64, position: u64, bytes: &[u8]) -> u64 {
@@ -128,6 +131,7 @@ fn format_document_page() {
         ("filter", Filter),
         ("timers", Timers),
         ("timer_separators", TimerSeparators),
+        ("ids", Ids),
         ("manifest", Manifest),
     ];
     check_numbers("page_kind", &kinds.map(|(name, kind)| (name, kind as u64)));
@@ -435,4 +439,41 @@ fn format_document_filter() {
     let pages: Vec<_> = filter.pages().collect();
     let expected: Vec<_> = expected.chunks(63 * 64).map(<[u8]>::to_vec).collect();
     assert_eq!(pages, expected);
+}
+
+#[test]
+fn format_document_ids() {
+    let entry = IdEntry {
+        hash: 0x0102_0304_0506_0708_1112_1314_1516_1718,
+        stream: StreamId(0x2122_2324_2526_2728),
+        seq: Seq(0x3132_3334_3536_3738),
+        ts: TimestampNs(-0x4142_4344_4546_4748),
+    };
+    let mut bytes = Vec::new();
+    entry.encode(&mut bytes);
+    check_layout(
+        "id_entry",
+        &bytes,
+        &[
+            ("hash", entry.hash.to_le_bytes().to_vec()),
+            ("stream", entry.stream.0.to_le_bytes().to_vec()),
+            ("seq", entry.seq.0.to_le_bytes().to_vec()),
+            ("ts", entry.ts.0.to_le_bytes().to_vec()),
+        ],
+    );
+}
+
+/// The hash as FORMAT.md describes it.
+#[test]
+fn format_document_id_hash() {
+    use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
+    let (high, low) = ((UUID >> 64) as u64, UUID as u64);
+    let store_seed = high ^ low;
+    let stream = StreamId(9);
+    let seed = xxh3_64_with_seed(&stream.0.to_le_bytes(), store_seed);
+    let mask = xxh3_128_with_seed(&stream.0.to_le_bytes(), store_seed);
+    let key = IdKey::new(store_seed, stream, IdKey::default_seed(store_seed, stream));
+    let expected = xxh3_128_with_seed(b"order-1", seed) ^ mask;
+    assert_eq!(key.hash(b"order-1").0, expected);
+    assert_eq!(StoreShared::dedup_seed_of(UUID), store_seed);
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::super::checkpoint::{Checkpointer, Scope, open_file};
 use super::super::error::CheckpointError;
+use super::super::id_keeper::IdKeeper;
 use super::super::jobs::Wait;
 use super::super::keys::{self, kind};
 use super::super::maintenance::Maintenance;
@@ -14,12 +15,17 @@ use super::super::open::serve;
 use super::super::stored::{Counters, encode_extents, encode_manifest};
 use super::error::RestoreError;
 use super::restore::RestoredStream;
+use crate::error::ReadError;
 use crate::format::backup::Values;
-use crate::ids::{Lsn, SegmentId, StreamId};
+use crate::format::id_page::IdEntry;
+use crate::ids::{Lsn, SegmentId, StreamId, TimestampNs};
 use crate::meta::MetaBatch;
 use crate::stream::core::StreamCore;
 use crate::stream::extent::{Extent, SealedFile};
 use crate::stream::snapshot::Positions;
+
+/// Message ids in one value of a backup.
+const IDS_PER_VALUE: usize = 4096;
 
 /// A stream as it is on disk at one position of the log.
 pub(in crate::store) struct Snapshot {
@@ -54,6 +60,8 @@ impl Maintenance {
         let Some(positions) = positions.filter(|_| !deleted) else {
             return Ok(None);
         };
+        values.extend(ids_of(core, &positions)?);
+        values.sort();
         Ok(Some(Snapshot {
             lsn: positions.applied,
             values,
@@ -68,6 +76,35 @@ impl Maintenance {
     ) -> Result<Arc<StreamCore>, RestoreError> {
         self.checkpointer.install_restored(restored)
     }
+}
+
+/// The message ids that a stream knows, as values of a backup: entries whose hashes are those of any
+/// stream with the same seed.
+fn ids_of(core: &StreamCore, at: &Positions) -> Result<Values, CheckpointError> {
+    let shared = &core.shared;
+    let unreadable = |error: ReadError| {
+        CheckpointError::from_io(shared.dir.join("ids"), std::io::Error::other(error))
+    };
+    let now = TimestampNs(shared.env.clock.now_ns());
+    let mut values = Values::new();
+    let mut count = 0;
+    for id in core.ids_of(now).map_err(unreadable)? {
+        let id = id.map_err(unreadable)?;
+        if id.seq.0 > at.last_seq {
+            continue;
+        }
+        if count % IDS_PER_VALUE == 0 {
+            let number = values.len() as u64;
+            let key = [&[kind::IDS][..], &number.to_be_bytes()].concat();
+            values.push((key, Vec::new()));
+        }
+        if let Some((_, value)) = values.last_mut() {
+            let hash = id.hash ^ core.id_mask();
+            IdEntry { hash, ..id }.encode(value);
+        }
+        count += 1;
+    }
+    Ok(values)
 }
 
 impl Checkpointer {
@@ -95,6 +132,7 @@ impl Checkpointer {
             id,
             values,
             files,
+            ids,
             stream,
         } = restored;
         let opened: BTreeMap<SegmentId, Arc<SealedFile>> = files
@@ -121,6 +159,9 @@ impl Checkpointer {
         for manifest in &files {
             batch.put(&keys::segment(manifest.id), &encode_manifest(manifest));
         }
+        let window = core.lock().id_window();
+        let ids = self.prepare_ids(&ids, window)?;
+        IdKeeper::put(&ids, &mut batch);
         let counters = self.meta.get(keys::COUNTERS).map(Counters::decode);
         let checkpoint = match counters {
             Some(Ok(counters)) => counters.checkpoint,
@@ -132,9 +173,11 @@ impl Checkpointer {
             self.files.list(id, file.id);
         }
         if let Err(error) = self.commit_files(&mut batch, &BTreeSet::new()) {
+            self.failed_ids(ids);
             self.doubt(files.iter().map(|file| file.id));
             return Err(error.into());
         }
+        self.committed_ids(ids);
         let mut catalogue = self.catalogue.lock();
         catalogue.by_name.insert(core.name.clone(), core.clone());
         Ok(core)

@@ -22,10 +22,12 @@ use super::error::{BackupError, RestoreError};
 use super::read::{Backup, stream_of};
 use crate::cache::FileKey;
 use crate::config::{Compression, StreamConfig};
+use crate::dedup::IdKey;
 use crate::error::ReadError;
 use crate::format::FormatError;
 use crate::format::backup::{DataFile, Values};
 use crate::format::file_header::FileKind;
+use crate::format::id_page::IdEntry;
 use crate::format::op::SeqRange;
 use crate::format::record::Record;
 use crate::ids::{Lsn, SegmentId, Seq, StreamId};
@@ -59,6 +61,8 @@ pub(in crate::store) struct RestoredStream {
     pub values: Values,
     /// The files, all of which the stream lists.
     pub files: Vec<SegmentManifest>,
+    /// Its message ids, in order of their hashes.
+    pub ids: Vec<IdEntry>,
     pub stream: RecoveredStream,
 }
 
@@ -284,8 +288,25 @@ impl Sealing<'_> {
             id: self.id,
             values,
             files: std::mem::take(&mut self.files),
+            ids: self.ids().map_err(damaged)?,
             stream,
         })
+    }
+
+    /// The message ids of the stream, as those of the new one.
+    fn ids(&self) -> Result<Vec<IdEntry>, FormatError> {
+        let mask = IdKey::new(self.shared.dedup_seed, self.id, 0).mask();
+        let values = self.backup.manifest.values.iter();
+        let mut ids = Vec::new();
+        for (_, value) in values.filter(|(key, _)| key.first() == Some(&kind::IDS)) {
+            ids.extend(IdEntry::decode_all(value)?.map(|id| IdEntry {
+                hash: id.hash ^ mask,
+                stream: self.id,
+                ..id
+            }));
+        }
+        ids.sort_unstable_by_key(|id| id.hash);
+        Ok(ids)
     }
 
     /// The values of the stream with its new name and ids. No position of the source's log means
@@ -330,6 +351,8 @@ impl Sealing<'_> {
                         values.insert(renumbered(key, *id), value.clone());
                     }
                 }
+                // They go into a file of the store.
+                Some(&kind::IDS) => {}
                 // What was to be erased is in no file of this store.
                 Some(&kind::ERASURES) => {}
                 _ => drop(values.insert(key.clone(), value.clone())),

@@ -231,9 +231,8 @@ impl Job {
                 Ok(Some(block))
             }
             Ok(None) => Ok(None),
-            Err(ReadError::Corrupt(damage)) => {
-                let what = ReadError::Corrupt(damage).to_string();
-                Err(Failure::Damaged(extent.file.id, what))
+            Err(error @ (ReadError::Corrupt(_) | ReadError::DamagedIds(_))) => {
+                Err(Failure::Damaged(extent.file.id, error.to_string()))
             }
             Err(ReadError::Io { file, source }) => {
                 let source = std::io::Error::new(source.kind(), source.to_string());

@@ -4,6 +4,7 @@
 //! What is lost is said per stream with exact sequences: a live message is readable, or it is in a
 //! reported range.
 
+mod ids;
 mod report;
 pub(super) mod sealed;
 
@@ -333,6 +334,7 @@ impl Verify {
             let streams = listing.remove(id).unwrap_or_default();
             self.sealed_file(manifest, &streams, recovered);
         }
+        self.id_files(recovered);
         for (id, stream) in &recovered.streams {
             self.between_files(*id, recovered);
             self.count_tail(*id, &stream.data);

@@ -229,6 +229,7 @@ fn a_full_queue_waits_and_is_woken_by_the_commit() {
             Op::StreamPut {
                 stream: STREAM,
                 created: TimestampNs(0),
+                changed: TimestampNs(0),
                 config,
             }
             .encode(out);

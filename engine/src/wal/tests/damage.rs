@@ -134,6 +134,7 @@ fn recovery_reads_each_byte_once() {
             let put = Op::StreamPut {
                 stream: STREAM,
                 created: TimestampNs(0),
+                changed: TimestampNs(0),
                 config: &config,
             };
             put.encode(out);

@@ -87,6 +87,7 @@ fn a_record_larger_than_a_file_gets_a_file_of_its_own() {
             Op::StreamPut {
                 stream: STREAM,
                 created: TimestampNs(0),
+                changed: TimestampNs(0),
                 config: &config,
             }
             .encode(out);
