@@ -311,6 +311,47 @@ fn reencryption_frees_the_old_key() {
     }
 }
 
+/// The power goes after every change of the disk during the rewriting: the next start has everything
+/// and can go on with it.
+#[test]
+fn reencryption_can_be_cut_short_anywhere() {
+    use riverlog_engine::io::sim::Persist;
+    let before = SimDisk::new(1);
+    drop(fill(&before, Some(KeyRing::new(key(1))), Compression::None));
+    let ring = || Some(KeyRing::new(key(2)).with_previous(key(1)));
+    drop(open(&before, 2, ring()).expect("rotated"));
+    let rewrite = |store: &Store| {
+        store.reencrypt();
+        store.compact().and_then(|()| store.step())
+    };
+    let mut cuts = 0;
+    loop {
+        let disk = before.fork();
+        let store = open(&disk, 3, ring()).expect("both keys");
+        disk.cut_power_after(cuts);
+        let done = rewrite(&store).is_ok() && disk.is_powered();
+        disk.cut_power_now();
+        drop(store);
+        for persist in [
+            Persist::Nothing,
+            Persist::Everything,
+            Persist::LastWriteFirstHalf,
+        ] {
+            let disk = disk.crash(persist);
+            let store = open(&disk, 4, ring()).unwrap_or_else(|e| panic!("cut {cuts}: {e}"));
+            check(&store, 25);
+            rewrite(&store).expect("no fault");
+            check(&store, 25);
+            assert_eq!(keys_in_use(&store), [Some(key(2).id())], "cut {cuts}");
+        }
+        if done {
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 5, "the rewriting changes the disk: {cuts}");
+}
+
 /// A file that is damaged keeps its key, and the others do not wait for it.
 #[test]
 fn reencryption_leaves_a_damaged_file() {

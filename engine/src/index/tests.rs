@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cache::Cache;
+use crate::format::key_page::encode_key;
 use crate::ids::{Seq, StreamId, TimestampNs};
 use crate::io::Env;
 use crate::message::Message;
@@ -37,7 +38,16 @@ struct Written {
 
 impl Written {
     fn new(model: Model) -> Written {
-        let (io, env) = MemoryIo::env();
+        Written::in_env(model, MemoryIo::env())
+    }
+
+    fn encrypted(model: Model) -> Written {
+        let (io, mut env) = MemoryIo::env();
+        env.keys = Some(crate::segment::tests::keys());
+        Written::in_env(model, (io, env))
+    }
+
+    fn in_env(model: Model, (io, env): (Arc<MemoryIo>, Env)) -> Written {
         let path = PathBuf::from("/7.idx");
         let keys = model.len() as u64;
         let mut writer = RunWriter::new(&env, &path, UUID, of_segment(), keys).unwrap();
@@ -210,7 +220,10 @@ proptest! {
             .into_iter()
             .map(|((stream, subject), p)| ((StreamId(stream), subject.into_bytes()), p))
             .collect();
-        let written = Written::new(model);
+        let written = match model.len() % 2 {
+            0 => Written::new(model),
+            _ => Written::encrypted(model),
+        };
         check_all(&written.open().unwrap(), &written.model, &FILTERS).unwrap();
     }
 
@@ -314,6 +327,32 @@ fn subjects_longer_than_a_page_are_found() {
         .unwrap();
         assert_eq!(seen, stop_after.min(4));
     }
+}
+
+#[test]
+fn an_encrypted_run_shows_no_subject_and_needs_its_key() {
+    let shows = |written: &Written| {
+        let bytes = written.io.content(&written.path);
+        let (_, subject) = written.model.keys().next().expect("a subject");
+        let mut key = Vec::new();
+        encode_key(StreamId(0), subject, &mut key);
+        // The first key of a page is written whole.
+        bytes
+            .windows(key.len() - 8)
+            .any(|window| window == &key[8..])
+    };
+    assert!(shows(&Written::new(small())));
+    let mut written = Written::encrypted(small());
+    assert!(!shows(&written));
+    check_all(&written.open().expect("readable"), &written.model, &FILTERS).expect("all there");
+    // What the key was written for is encrypted: a plain run would be somebody else's.
+    let key = written.env.keys.take().map(|keys| keys.current().id());
+    assert!(matches!(written.open(), Err(RunError::Damaged { .. })));
+    let plain = Written::new(small());
+    let cache = Arc::new(Cache::new(1 << 20, 8));
+    let identity = RunIdentity::OfSegment(SegmentManifest { key, ..SOURCE });
+    let opened = Run::open(&plain.env, &plain.path, UUID, &identity, cache);
+    assert!(matches!(opened, Err(RunError::Damaged { .. })));
 }
 
 #[test]
