@@ -24,6 +24,8 @@ fn options() -> StoreOptions {
 fn scrub_every(period: Duration) -> StoreOptions {
     let mut options = support::options();
     options.scrub_period = period;
+    // Which files there are must not change.
+    options.index_merge_parts = u32::MAX;
     options
 }
 
@@ -67,15 +69,17 @@ fn verify(disk: &SimDisk) -> VerifyReport {
     report.unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Sealed files, an index run counted with its segment, and bytes of all.
 fn sealed(sample: &Sample) -> (u64, u64) {
-    let files = sample.files("seg/");
+    let data = sample.files("seg/");
     let index = sample.files("idx/");
-    let bytes = files
+    let bytes = data.iter().chain(&index).map(|(_, b)| b.len() as u64);
+    let number = |path: &str| path[path.len() - 20..path.len() - 4].to_owned();
+    let data: Vec<String> = data.iter().map(|(path, _)| number(path)).collect();
+    let merged = index
         .iter()
-        .chain(&index)
-        .map(|(_, b)| b.len() as u64)
-        .sum();
-    (files.len() as u64, bytes)
+        .filter(|(path, _)| !data.contains(&number(path)));
+    ((data.len() + merged.count()) as u64, bytes.sum())
 }
 
 #[test]
@@ -191,6 +195,43 @@ fn a_damaged_index_is_made_anew() {
         let report = verify(&disk);
         assert!(report.is_intact(), "{report}");
     }
+}
+
+/// A merged run is derived like the others: a damaged one is dropped.
+#[test]
+fn a_damaged_merged_run_is_dropped() {
+    let sample = sample(0, End::Close);
+    let mut merging = scrub_every(Duration::ZERO);
+    merging.index_merge_parts = 2;
+    let running = open_with(&sample.disk, START_NS + 1_000_000, merging.clone());
+    running.minutes(2);
+    drop(running);
+    let data = sample.files("seg/");
+    let number = |path: &str| path[path.len() - 20..path.len() - 4].to_owned();
+    let index = sample.files("idx/").into_iter();
+    let mut merged = index.filter(|(path, _)| data.iter().all(|(d, _)| number(d) != number(path)));
+    let (path, bytes) = merged.next().expect("a merged run");
+    sample
+        .disk
+        .corrupt(&path, bytes.len() as u64 / 2, 1)
+        .expect("inside the file");
+    assert!(!verify(&sample.disk).is_intact());
+    let running = open(&sample.disk);
+    running.minutes(60);
+    assert_eq!(
+        running.status().indexes_rebuilt,
+        1,
+        "{:?}",
+        running.status()
+    );
+    let stream = running.store.stream("S").expect("the stream");
+    if let Err(difference) = support::differences(&stream, sample.newest()) {
+        panic!("{difference}");
+    }
+    drop(stream);
+    drop(running);
+    let report = verify(&sample.disk);
+    assert!(report.is_intact(), "{report}");
 }
 
 /// A restart goes on behind the last file whose check a checkpoint has seen.

@@ -22,8 +22,10 @@ use crate::format::cursor::Cursor;
 use crate::format::varint;
 use crate::ids::{SegmentId, Seq, TimestampNs};
 use crate::index::{RunCheck, RunError, RunIdentity};
+use crate::stream::core::StreamCore;
 use crate::stream::extent::SealedFile;
 use crate::stream::index_part::asks_run_of;
+use crate::stream::merged_run::MergedRun;
 
 /// Least time between two steps.
 const STEP_PAUSE_NS: i64 = 10_000_000;
@@ -44,7 +46,7 @@ pub struct ScrubStatus {
     pub started: Option<TimestampNs>,
     /// When the last pass ended; `None` before the first.
     pub finished: Option<TimestampNs>,
-    /// Files checked in the present pass.
+    /// Files checked in the present pass: sealed data with its index run, and merged index runs.
     pub files_done: u64,
     /// Files left in the present pass.
     pub files_left: u64,
@@ -54,7 +56,8 @@ pub struct ScrubStatus {
     pub ranges_damaged: u64,
     /// Files with damage that costs no message, found since the store was opened.
     pub files_harmed: u64,
-    /// Index runs that were damaged or missing and have been made anew since the store was opened.
+    /// Index runs that were damaged or missing since the store was opened: they have been made anew, or
+    /// dropped where others answer.
     pub indexes_rebuilt: u64,
 }
 
@@ -158,6 +161,8 @@ pub(super) struct Scrubber {
     period_ns: i64,
     place: Option<ScrubPlace>,
     current: Option<Current>,
+    /// As of the last time a file was begun, that one included.
+    left: Left,
     /// No step before this time.
     step_at: i64,
     /// The next step is due then.
@@ -165,7 +170,18 @@ pub(super) struct Scrubber {
 }
 
 /// The file that is being checked.
-struct Current {
+enum Current {
+    /// A sealed file with its index run.
+    Segment(Box<CurrentSegment>),
+    /// A merged index run.
+    Run {
+        core: Arc<StreamCore>,
+        run: Arc<MergedRun>,
+        check: RunCheck,
+    },
+}
+
+struct CurrentSegment {
     file: Arc<SealedFile>,
     contents: Contents,
     segment_done: bool,
@@ -174,8 +190,18 @@ struct Current {
 
 impl Current {
     fn bytes(&self) -> u64 {
-        self.contents.check.report.bytes + self.run.bytes
+        match self {
+            Current::Segment(current) => current.contents.check.report.bytes + current.run.bytes,
+            Current::Run { check, .. } => check.bytes,
+        }
     }
+}
+
+/// Files that are not checked yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Left {
+    files: u64,
+    bytes: u64,
 }
 
 impl Scrubber {
@@ -187,15 +213,18 @@ impl Scrubber {
         place: Option<ScrubPlace>,
     ) -> Scrubber {
         shared.scrub.lock_status().period = period;
-        Scrubber {
+        let scrubber = Scrubber {
             shared,
             layout,
             period_ns: i64::try_from(period.as_nanos()).unwrap_or(i64::MAX),
             place,
             current: None,
+            left: Left::default(),
             step_at: i64::MIN,
             due_at: i64::MIN,
-        }
+        };
+        scrubber.report();
+        scrubber
     }
 
     /// Does one step if one is due; returns when the next one is.
@@ -205,7 +234,7 @@ impl Scrubber {
         }
         let now = self.shared.env.clock.now_ns();
         if self.due_at <= now {
-            self.due_at = self.due(files, now);
+            self.due_at = self.due(now);
         }
         if self.due_at > now {
             return Some(TimestampNs(self.due_at));
@@ -213,15 +242,15 @@ impl Scrubber {
         self.step_at = now.saturating_add(STEP_PAUSE_NS);
         match self.current.take() {
             Some(current) => self.check(current, catalogue, now),
-            None => self.next_file(files, now),
+            None => self.next_file(files, catalogue, now),
         }
-        self.report(files);
-        self.due_at = self.due(files, now);
+        self.report();
+        self.due_at = self.due(now);
         Some(TimestampNs(self.due_at))
     }
 
     /// When the next step is due: the bytes that were checked keep pace with the time.
-    fn due(&mut self, files: &FileList, now: i64) -> i64 {
+    fn due(&mut self, now: i64) -> i64 {
         let place = *self.place.get_or_insert(ScrubPlace {
             started: TimestampNs(now),
             ..ScrubPlace::default()
@@ -233,16 +262,15 @@ impl Scrubber {
         }
         let current = self.current.as_ref().map_or(0, Current::bytes);
         let done = place.bytes_done.saturating_add(current);
-        let left = files.iter().filter(|listed| listed.file.id > place.done);
-        let left: u64 = left.map(|l| l.file.segment.manifest().file_bytes).sum();
-        let total = u128::from(place.bytes_done.saturating_add(left).max(done).max(1));
+        let total = place.bytes_done.saturating_add(self.left.bytes);
+        let total = u128::from(total.max(done).max(1));
         let pass = self.period_ns as u128 * PASS_PERCENT / 100;
         let offset = pass * u128::from(done) / total;
         let offset = i64::try_from(offset).unwrap_or(i64::MAX);
         started.saturating_add(offset).max(self.step_at)
     }
 
-    fn next_file(&mut self, files: &FileList, now: i64) {
+    fn next_file(&mut self, files: &FileList, catalogue: &Catalogue, now: i64) {
         let Some(place) = &mut self.place else {
             return;
         };
@@ -252,16 +280,41 @@ impl Scrubber {
                 ..ScrubPlace::default()
             };
         }
-        let next = files.iter().find(|listed| listed.file.id > place.done);
-        match next {
-            Some(listed) => {
-                self.current = Some(Current {
+        let done = place.done;
+        self.left = Left::default();
+        let mut next: Option<(SegmentId, Current)> = None;
+        for listed in files.iter().filter(|listed| listed.file.id > done) {
+            self.left.files += 1;
+            self.left.bytes += listed.file.segment.manifest().file_bytes;
+            let id = listed.file.id;
+            if next.as_ref().is_none_or(|(first, _)| id < *first) {
+                let current = CurrentSegment {
                     file: listed.file.clone(),
                     contents: Contents::default(),
                     segment_done: false,
                     run: RunCheck::default(),
-                });
+                };
+                next = Some((id, Current::Segment(Box::new(current))));
             }
+        }
+        for core in catalogue.file_streams() {
+            let runs = core.lock().runs.clone();
+            for run in runs.iter().filter(|run| run.manifest.id > done) {
+                self.left.files += 1;
+                self.left.bytes += run.manifest.file_bytes;
+                let id = run.manifest.id;
+                if next.as_ref().is_none_or(|(first, _)| id < *first) {
+                    let current = Current::Run {
+                        core: core.clone(),
+                        run: run.clone(),
+                        check: RunCheck::default(),
+                    };
+                    next = Some((id, current));
+                }
+            }
+        }
+        match next {
+            Some((_, current)) => self.current = Some(current),
             None => {
                 place.finished = Some(TimestampNs(now));
                 self.moved();
@@ -274,7 +327,55 @@ impl Scrubber {
         *self.shared.scrub.lock_place() = self.place;
     }
 
-    fn check(&mut self, mut current: Current, catalogue: &Catalogue, now: i64) {
+    fn check(&mut self, current: Current, catalogue: &Catalogue, now: i64) {
+        match current {
+            Current::Segment(current) => self.check_segment(current, catalogue, now),
+            Current::Run { core, run, check } => self.check_run(core, run, check, now),
+        }
+    }
+
+    fn check_run(
+        &mut self,
+        core: Arc<StreamCore>,
+        run: Arc<MergedRun>,
+        mut check: RunCheck,
+        now: i64,
+    ) {
+        let id = run.manifest.id;
+        let path = self.layout.index(id);
+        let (env, uuid) = (&self.shared.env, self.shared.uuid);
+        match check.step(env, &path, uuid, &RunIdentity::Exactly(run.manifest)) {
+            Ok(false) => {
+                self.current = Some(Current::Run { core, run, check });
+                return;
+            }
+            Ok(true) => {}
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "an index run cannot be checked");
+                self.step_at = now.saturating_add(RETRY_NS);
+            }
+        }
+        if check.missing || !check.damage.is_empty() {
+            tracing::warn!(file = %path.display(), "a damaged merged index run is dropped");
+            core.drop_run(&run);
+            self.shared.scrub.lock_status().indexes_rebuilt += 1;
+        }
+        self.checked(id, check.bytes);
+    }
+
+    /// A file was checked.
+    fn checked(&mut self, id: SegmentId, bytes: u64) {
+        if let Some(place) = &mut self.place {
+            place.done = id;
+            place.files_done += 1;
+            place.bytes_done = place.bytes_done.saturating_add(bytes);
+        }
+        self.left.files = self.left.files.saturating_sub(1);
+        self.left.bytes = self.left.bytes.saturating_sub(bytes);
+        self.moved();
+    }
+
+    fn check_segment(&mut self, mut current: Box<CurrentSegment>, catalogue: &Catalogue, now: i64) {
         if !current.segment_done {
             match current.contents.step(&current.file.segment, &mut |_, _| {}) {
                 Ok(false) => {}
@@ -288,7 +389,7 @@ impl Scrubber {
                     self.judge(&current.file, &current.contents, catalogue, Some(&missing));
                 }
             }
-            self.current = Some(current);
+            self.current = Some(Current::Segment(current));
             return;
         }
         let wanted = RunIdentity::OfSegment(*current.file.segment.manifest());
@@ -296,7 +397,7 @@ impl Scrubber {
         let (env, uuid) = (&self.shared.env, self.shared.uuid);
         match current.run.step(env, &path, uuid, &wanted) {
             Ok(false) => {
-                self.current = Some(current);
+                self.current = Some(Current::Segment(current));
                 return;
             }
             Ok(true) => {}
@@ -314,15 +415,11 @@ impl Scrubber {
         if (current.run.missing || !current.run.damage.is_empty()) && asked() {
             self.rebuild_index(&current);
         }
-        if let Some(place) = &mut self.place {
-            place.done = current.file.id;
-            place.files_done += 1;
-            place.bytes_done = place.bytes_done.saturating_add(current.bytes());
-        }
-        self.moved();
+        let bytes = current.contents.check.report.bytes + current.run.bytes;
+        self.checked(current.file.id, bytes);
     }
 
-    fn rebuild_index(&self, current: &Current) {
+    fn rebuild_index(&self, current: &CurrentSegment) {
         let file = self.layout.index(current.file.id);
         let damage = current.run.damage.first();
         let what = damage.map_or("it is missing", |(_, what)| what);
@@ -388,18 +485,17 @@ impl Scrubber {
         }
     }
 
-    fn report(&self, files: &FileList) {
+    fn report(&self) {
         let Some(place) = self.place else { return };
         let mut status = self.shared.scrub.lock_status();
         let current = self.current.as_ref().map_or(0, Current::bytes);
-        let left = files.iter().filter(|listed| listed.file.id > place.done);
         status.started = place.finished.is_none().then_some(place.started);
         status.finished = place.finished.or(status.finished);
         status.files_done = place.files_done;
         status.bytes_done = place.bytes_done + current;
         status.files_left = match place.finished {
             Some(_) => 0,
-            None => left.count() as u64,
+            None => self.left.files,
         };
     }
 }

@@ -158,7 +158,7 @@ impl StreamCore {
 
     /// Goes on without a merged run: the runs that it was made from answer again. Maintenance
     /// removes it.
-    fn drop_run(&self, run: &Arc<MergedRun>) {
+    pub(crate) fn drop_run(&self, run: &Arc<MergedRun>) {
         self.lock().drop_run(run);
         self.shared.index_work.store(true, Ordering::Release);
         self.shared.wake.ask();
