@@ -2,6 +2,7 @@
 //! with seeded random input in the ordinary tests.
 
 mod backup;
+mod consumer;
 mod encrypted;
 mod ids;
 mod sealed;
@@ -22,6 +23,7 @@ use crate::wal::log_file::FRAMES_OFFSET;
 use crate::wal::{RecoverError, Wal, WalOptions, recover};
 
 pub use backup::fuzz_backup;
+pub use consumer::fuzz_consumer;
 pub use encrypted::fuzz_encrypted;
 pub use ids::fuzz_ids;
 pub use sealed::{fuzz_block, fuzz_run, fuzz_segment};

@@ -138,6 +138,11 @@ impl Filter {
         &self.text
     }
 
+    /// As [`Filter::text`], sharing it.
+    pub(crate) fn shared_text(&self) -> Bytes {
+        self.text.clone()
+    }
+
     /// The only subject this filter matches, if it has no wildcard.
     pub fn literal(&self) -> Option<&[u8]> {
         (self.plan == Plan::Literal).then_some(&self.text[..])

@@ -156,6 +156,7 @@ bodies! {
     engine: support::script::run;
     op: engine::fuzz_op;
     frame: engine::fuzz_frame;
+    consumer: engine::fuzz_consumer;
     wal_recovery: engine::fuzz_wal_recovery;
     wal_file: engine::fuzz_wal_file;
     meta_recovery: engine::fuzz_meta_recovery;

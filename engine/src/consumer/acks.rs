@@ -51,9 +51,13 @@ impl ConsumerState {
         if self.config.ack == AckPolicy::None || !self.was_delivered(seq) {
             return AckOutcome::Ignored;
         }
-        let lowest = self.pending.first().map(|(first, _)| first);
+        let lowest = self.open.pending.first().map(|(first, _)| first);
         if seq.0 <= self.floor.stream || lowest.is_none_or(|lowest| lowest > seq.0) {
-            let given_up = self.exhausted.min().is_some_and(|first| first <= seq.0);
+            let given_up = self
+                .open
+                .exhausted
+                .min()
+                .is_some_and(|first| first <= seq.0);
             if !given_up {
                 return AckOutcome::AlreadyDone;
             }
@@ -68,12 +72,13 @@ impl ConsumerState {
 
     /// Messages that an acknowledgement of `seq` finishes, ascending, at most `max`.
     pub fn finishes(&self, seq: Seq, max: usize) -> Vec<u64> {
-        let is_open = |seq: u64| self.pending.contains(seq) || self.exhausted.contains(seq);
+        let is_open =
+            |seq: u64| self.open.pending.contains(seq) || self.open.exhausted.contains(seq);
         match self.config.ack {
             AckPolicy::Explicit if is_open(seq.0) => vec![seq.0],
             AckPolicy::All if self.was_delivered(seq) => {
-                let pending = self.pending.iter().map(|(seq, _)| seq).take(max);
-                let given_up = self.exhausted.iter().take(max);
+                let pending = self.open.pending.iter().map(|(seq, _)| seq).take(max);
+                let given_up = self.open.exhausted.iter().take(max);
                 let mut seqs: Vec<u64> = pending.chain(given_up).collect();
                 seqs.retain(|&open| open <= seq.0);
                 seqs.sort_unstable();
@@ -87,14 +92,14 @@ impl ConsumerState {
     /// The receiver refuses `seq`: it is due again at once, behind everything already queued, or
     /// after `delay_ns` whatever the wait is (ACK-002, ACK-003, T-61).
     pub fn nak(&mut self, seq: Seq, delay_ns: Option<u64>, now: TimestampNs) -> AckOutcome {
-        let Some(entry) = self.pending.get(seq.0) else {
+        let Some(entry) = self.open.pending.get(seq.0) else {
             return self.without_effect(seq);
         };
         let distance = self.distance(seq.0);
         match delay_ns {
             None => {
                 self.events.record(EventKind::Nak, seq.0, distance, None);
-                self.queue.push(seq.0);
+                self.open.queue.push(seq.0);
                 self.apply_nak(seq.0);
             }
             Some(delay_ns) => {
@@ -103,14 +108,14 @@ impl ConsumerState {
                 let times = Some((due, self.clock));
                 self.events
                     .record(EventKind::NakUntil, seq.0, distance, times);
-                self.queue.take_out(seq.0);
+                self.open.queue.take_out(seq.0);
                 self.apply_nak_until(seq.0, due);
             }
         }
         self.notices.push(Notice::Nak {
             seq,
             consumer_seq: entry.consumer_seq,
-            deliveries: u64::from(self.deliveries.get(seq.0)),
+            deliveries: u64::from(self.open.deliveries.get(seq.0)),
         });
         invariants::debug_check(self);
         AckOutcome::Applied(Acked::Nothing)
@@ -118,8 +123,8 @@ impl ConsumerState {
 
     /// The receiver wants `seq` never again (ACK-005). Acts like an acknowledgement.
     pub fn term(&mut self, seq: Seq, now: TimestampNs) -> AckOutcome {
-        let entry = self.pending.get(seq.0);
-        let deliveries = u64::from(self.deliveries.get(seq.0));
+        let entry = self.open.pending.get(seq.0);
+        let deliveries = u64::from(self.open.deliveries.get(seq.0));
         let outcome = self.ack(seq, now);
         if let (AckOutcome::Applied(_), Some(entry)) = (&outcome, entry) {
             self.notices.push(Notice::Terminated {
@@ -135,7 +140,7 @@ impl ConsumerState {
     /// The receiver is still working on `seq`: its wait starts again (ACK-004). A message already
     /// queued for redelivery stays queued.
     pub fn in_progress(&mut self, seq: Seq, now: TimestampNs) -> AckOutcome {
-        if !self.pending.contains(seq.0) {
+        if !self.open.pending.contains(seq.0) {
             return self.without_effect(seq);
         }
         let tick = Tick::of(now);
@@ -152,7 +157,7 @@ impl ConsumerState {
     }
 
     fn ack_one(&mut self, seq: Seq, now: TimestampNs) -> AckOutcome {
-        if !self.pending.contains(seq.0) && !self.exhausted.contains(seq.0) {
+        if !self.open.pending.contains(seq.0) && !self.open.exhausted.contains(seq.0) {
             return self.without_effect(seq);
         }
         let distance = self.distance(seq.0);

@@ -70,10 +70,10 @@ impl Claim {
 impl ConsumerState {
     /// What this consumer needs now.
     pub fn claim(&self) -> Claim {
-        let pending = self.pending.iter().map(|(seq, _)| seq);
+        let pending = self.open.pending.iter().map(|(seq, _)| seq);
         let mut open: RoaringTreemap = pending.collect();
-        open |= &self.exhausted;
-        open |= &self.listed;
+        open |= &self.open.exhausted;
+        open |= &self.open.listed;
         Claim {
             filters: self.config.filters.clone(),
             next: Seq(self.next),

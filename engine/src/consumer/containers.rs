@@ -44,6 +44,10 @@ impl Changed {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+
     fn note_all(&mut self, seqs: impl Iterator<Item = u64>) {
         seqs.for_each(|seq| self.note(seq));
     }
@@ -53,56 +57,68 @@ impl ConsumerState {
     /// The containers that changed since the last call: their stored form, or `None` for one that
     /// holds nothing any more.
     pub fn take_changed(&mut self) -> Vec<(u64, Option<Vec<u8>>)> {
-        let changed = std::mem::take(&mut self.changed);
+        if self.open.changed.is_empty() {
+            self.open.shrink();
+            return Vec::new();
+        }
+        let changed = std::mem::take(&mut self.open.changed);
         let numbers = changed.numbers.into_iter();
-        numbers
+        let containers = numbers
             .map(|number| {
                 let mut out = Vec::new();
                 let holds = self.encode_container(number, &mut out);
                 (number, holds.then_some(out))
             })
-            .collect()
+            .collect();
+        self.open.shrink();
+        containers
     }
 
     /// Takes back a [`ConsumerState::take_changed`] that was not kept.
     pub fn put_back_changed(&mut self, numbers: impl Iterator<Item = u64>) {
-        self.changed.numbers.extend(numbers);
+        let mut numbers = numbers.peekable();
+        if numbers.peek().is_some() {
+            self.open.changed.numbers.extend(numbers);
+        }
     }
 
     /// Notes that every container changes.
     pub(super) fn note_all_changed(&mut self) {
-        let open = self.pending.iter().map(|(seq, _)| seq);
-        let mut changed = std::mem::take(&mut self.changed);
-        changed.note_all(open.chain(self.listed.iter()).chain(self.exhausted.iter()));
-        self.changed = changed;
+        let mut held = self.container_numbers();
+        if !held.is_empty() {
+            self.open.changed.numbers.append(&mut held);
+        }
     }
 
     /// Numbers of the containers that hold something, ascending.
     pub(super) fn container_numbers(&self) -> BTreeSet<u64> {
-        let open = self.pending.iter().map(|(seq, _)| seq);
+        let open = self.open.pending.iter().map(|(seq, _)| seq);
         let mut held = Changed::default();
-        held.note_all(open.chain(self.listed.iter()).chain(self.exhausted.iter()));
+        held.note_all(
+            open.chain(self.open.listed.iter())
+                .chain(self.open.exhausted.iter()),
+        );
         held.numbers
     }
 
     /// Appends the stored form of a container; returns whether it holds anything.
     pub(super) fn encode_container(&self, number: u64, out: &mut Vec<u8>) -> bool {
         let (first, end) = bounds(number);
-        let pending = || self.pending.range(first, end);
+        let pending = || self.open.pending.range(first, end);
         let base = pending().next().map_or(0, |(_, entry)| entry.sent.0);
         put_i64(out, base);
         let mut holds = pending().next().is_some();
-        for set in [&self.listed, &self.exhausted, &self.urgent] {
+        for set in [&self.open.listed, &self.open.exhausted, &self.open.urgent] {
             holds |= put_part(out, set, first, end);
         }
-        put_u64(out, self.delayed.range(first..end).count() as u64);
+        put_u64(out, self.open.delayed.range(first..end).count() as u64);
         let mut at = first;
-        for (&seq, due) in self.delayed.range(first..end) {
+        for (&seq, due) in self.open.delayed.range(first..end) {
             put_u64(out, seq - at);
             put_i64(out, due.0.wrapping_sub(base));
             at = seq;
         }
-        let counts: Vec<(u64, u32)> = self.deliveries.range(first, end).collect();
+        let counts: Vec<(u64, u32)> = self.open.deliveries.range(first, end).collect();
         put_u64(out, counts.len() as u64);
         at = first;
         for (seq, count) in counts {
@@ -124,23 +140,23 @@ impl ConsumerState {
         let end = end.min(self.next);
         let mut reader = Reader::new(bytes);
         let base = reader.i64()?;
-        self.listed |= reader.part(first, end)?;
-        self.exhausted |= reader.part(first, end)?;
-        self.urgent |= reader.part(first, end)?;
+        self.open.listed |= reader.part(first, end)?;
+        self.open.exhausted |= reader.part(first, end)?;
+        self.open.urgent |= reader.part(first, end)?;
         let mut seq = first;
         for _ in 0..reader.count()? {
             seq = below(ahead(seq, reader.u64()?)?, end)?;
             let due = Tick(base.wrapping_add(reader.i64()?));
-            self.delayed.insert(seq, due);
+            self.open.delayed.insert(seq, due);
         }
         seq = first;
         for _ in 0..reader.count()? {
             seq = below(ahead(seq, reader.u64()?)?, end)?;
             let count = u32::try_from(reader.u64()?).map_err(|_| ConsumerFormatError::BadNumber)?;
-            if count == 1 || self.deliveries.get(seq) != 1 {
+            if count == 1 || self.open.deliveries.get(seq) != 1 {
                 return Err(ConsumerFormatError::BadValue);
             }
-            self.deliveries.set(seq, count);
+            self.open.deliveries.set(seq, count);
         }
         self.load_pending(&mut reader, first, base)?;
         reader.finish()
@@ -152,7 +168,7 @@ impl ConsumerState {
         first: u64,
         base: i64,
     ) -> Result<(), ConsumerFormatError> {
-        if self.pending.last().is_some_and(|last| last >= first) {
+        if self.open.pending.last().is_some_and(|last| last >= first) {
             return Err(ConsumerFormatError::BadValue);
         }
         let end = bounds(container_of(first)).1;
@@ -177,7 +193,7 @@ impl ConsumerState {
                     consumer_seq: consumer_seq + step,
                     sent: Tick(sent),
                 };
-                self.pending.push(seq + step, entry, None);
+                self.open.pending.push(seq + step, entry, None);
             }
             (seq, consumer_seq) = (seq_end, consumer_end);
         }

@@ -50,6 +50,11 @@ impl DeliveryCounts {
         self.redelivered += u64::from(new > 0);
     }
 
+    /// Whether every message counts 1.
+    pub(super) fn is_empty(&self) -> bool {
+        self.redelivered == 0 && self.never.is_empty()
+    }
+
     /// Messages delivered more than once.
     pub(super) fn redelivered(&self) -> u64 {
         self.redelivered

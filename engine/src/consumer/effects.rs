@@ -57,27 +57,27 @@ impl ConsumerState {
 
     /// Notes the deadline of a message, unless it is queued.
     pub(super) fn arm(&mut self, seq: u64) {
-        if let Some(entry) = self.pending.get(seq) {
+        if let Some(entry) = self.open.pending.get(seq) {
             let due = self.dues().of(seq, entry.sent);
-            self.pending.arm(seq, due);
+            self.open.pending.arm(seq, due);
         }
     }
 
     /// Recomputes every deadline.
     pub(super) fn arm_all(&mut self) {
-        let mut pending = std::mem::take(&mut self.pending);
+        let mut pending = std::mem::take(&mut self.open.pending);
         let dues = self.dues();
         pending.arm_all(|seq, sent| dues.of(seq, sent));
-        self.pending = pending;
+        self.open.pending = pending;
     }
 
     fn dues(&self) -> Dues<'_> {
         Dues {
             config: &self.config,
-            queue: &self.queue,
-            urgent: &self.urgent,
-            delayed: &self.delayed,
-            deliveries: &self.deliveries,
+            queue: &self.open.queue,
+            urgent: &self.open.urgent,
+            delayed: &self.open.delayed,
+            deliveries: &self.open.deliveries,
         }
     }
 
@@ -96,22 +96,22 @@ impl ConsumerState {
             sent: tick,
         };
         let due = self.dues().of(seq, tick);
-        self.pending.push(seq, entry, due);
-        self.changed.note(seq);
+        self.open.pending.push(seq, entry, due);
+        self.open.changed.note(seq);
     }
 
     pub(super) fn apply_redeliver(&mut self, seq: u64, tick: Tick) {
         self.delivered.consumer += 1;
         self.clock = tick;
-        if !self.pending.contains(seq) {
+        if !self.open.pending.contains(seq) {
             return;
         }
-        self.deliveries
-            .set(seq, self.deliveries.get(seq).saturating_add(1));
-        self.urgent.remove(seq);
-        self.delayed.remove(&seq);
-        self.pending.set_sent(seq, tick);
-        self.changed.note(seq);
+        let deliveries = self.open.deliveries.get(seq).saturating_add(1);
+        self.open.deliveries.set(seq, deliveries);
+        self.open.urgent.remove(seq);
+        self.open.delayed.remove(&seq);
+        self.open.pending.set_sent(seq, tick);
+        self.open.changed.note(seq);
         self.arm(seq);
     }
 
@@ -122,42 +122,42 @@ impl ConsumerState {
                 stream: seq.saturating_sub(1),
             };
             self.floor = self.delivered;
-            self.listed.insert(seq);
-            self.changed.note(seq);
-        } else if self.pending.contains(seq) {
-            self.changed.note(seq);
-            self.deliveries
-                .set(seq, self.deliveries.get(seq).saturating_sub(1));
-            self.delayed.remove(&seq);
-            self.urgent.insert(seq);
+            self.open.listed.insert(seq);
+            self.open.changed.note(seq);
+        } else if self.open.pending.contains(seq) {
+            self.open.changed.note(seq);
+            let deliveries = self.open.deliveries.get(seq).saturating_sub(1);
+            self.open.deliveries.set(seq, deliveries);
+            self.open.delayed.remove(&seq);
+            self.open.urgent.insert(seq);
             self.arm(seq);
         }
     }
 
     pub(super) fn apply_nak(&mut self, seq: u64) {
-        if self.pending.contains(seq) {
-            self.changed.note(seq);
-            self.delayed.remove(&seq);
-            self.urgent.insert(seq);
+        if self.open.pending.contains(seq) {
+            self.open.changed.note(seq);
+            self.open.delayed.remove(&seq);
+            self.open.urgent.insert(seq);
             self.arm(seq);
         }
     }
 
     pub(super) fn apply_nak_until(&mut self, seq: u64, due: Tick) {
-        if self.pending.contains(seq) {
-            self.changed.note(seq);
-            self.urgent.remove(seq);
-            self.delayed.insert(seq, due);
+        if self.open.pending.contains(seq) {
+            self.open.changed.note(seq);
+            self.open.urgent.remove(seq);
+            self.open.delayed.insert(seq, due);
             self.arm(seq);
         }
     }
 
     pub(super) fn apply_progress(&mut self, seq: u64, tick: Tick) {
         self.clock = tick;
-        if self.pending.contains(seq) {
-            self.changed.note(seq);
-            self.delayed.remove(&seq);
-            self.pending.set_sent(seq, tick);
+        if self.open.pending.contains(seq) {
+            self.open.changed.note(seq);
+            self.open.delayed.remove(&seq);
+            self.open.pending.set_sent(seq, tick);
             self.arm(seq);
         }
     }
@@ -174,12 +174,12 @@ impl ConsumerState {
     }
 
     pub(super) fn apply_give_up(&mut self, seq: u64) {
-        if self.pending.remove(seq).is_some() {
-            self.queue.forget(seq);
-            self.urgent.remove(seq);
-            self.delayed.remove(&seq);
-            self.exhausted.insert(seq);
-            self.changed.note(seq);
+        if self.open.pending.remove(seq).is_some() {
+            self.open.queue.forget(seq);
+            self.open.urgent.remove(seq);
+            self.open.delayed.remove(&seq);
+            self.open.exhausted.insert(seq);
+            self.open.changed.note(seq);
         }
     }
 
@@ -187,6 +187,7 @@ impl ConsumerState {
     /// lowest open message leaves.
     pub(super) fn apply_ack(&mut self, seq: u64) {
         let is_lowest = self
+            .open
             .pending
             .first()
             .is_some_and(|(lowest, _)| lowest == seq);
@@ -199,19 +200,19 @@ impl ConsumerState {
     /// Acknowledges everything delivered up to `seq` (T-64); the removed messages.
     pub(super) fn apply_ack_all(&mut self, seq: u64) -> RoaringTreemap {
         let mut removed = RoaringTreemap::new();
-        while let Some((first, _)) = self.pending.first()
+        while let Some((first, _)) = self.open.pending.first()
             && first <= seq
         {
             self.drop_message(first);
             removed.insert(first);
         }
-        while let Some(first) = self.exhausted.min()
+        while let Some(first) = self.open.exhausted.min()
             && first <= seq
         {
             self.drop_message(first);
             removed.insert(first);
         }
-        let consumer = match self.pending.first() {
+        let consumer = match self.open.pending.first() {
             Some((_, entry)) => entry.consumer_seq - 1,
             None => self.delivered.consumer,
         };
@@ -224,25 +225,25 @@ impl ConsumerState {
 
     /// Forgets a message that was pending or given up.
     pub(super) fn drop_message(&mut self, seq: u64) -> Dropped {
-        let dropped = if self.pending.remove(seq).is_some() {
-            self.queue.forget(seq);
-            self.urgent.remove(seq);
-            self.delayed.remove(&seq);
+        let dropped = if self.open.pending.remove(seq).is_some() {
+            self.open.queue.forget(seq);
+            self.open.urgent.remove(seq);
+            self.open.delayed.remove(&seq);
             Dropped::Pending
-        } else if self.exhausted.remove(seq) {
+        } else if self.open.exhausted.remove(seq) {
             Dropped::GivenUp
         } else {
             return Dropped::Unknown;
         };
-        self.deliveries.set(seq, 1);
-        self.changed.note(seq);
+        self.open.deliveries.set(seq, 1);
+        self.open.changed.note(seq);
         dropped
     }
 
     /// Moves the floor to just below the lowest unacknowledged message, or to the last delivery
     /// when there is none (T-43, T-65).
     pub(super) fn raise_floor(&mut self) {
-        self.raise_floor_to(match self.pending.first() {
+        self.raise_floor_to(match self.open.pending.first() {
             Some((seq, entry)) => SeqPair {
                 consumer: entry.consumer_seq - 1,
                 stream: seq - 1,
@@ -258,7 +259,7 @@ impl ConsumerState {
 
     /// Drops listed messages below `to`.
     pub(super) fn unlist_below(&mut self, to: u64) {
-        while let Some(first) = self.listed.min()
+        while let Some(first) = self.open.listed.min()
             && first < to
         {
             self.events.unlisted(first);
@@ -267,14 +268,14 @@ impl ConsumerState {
     }
 
     pub(super) fn unlist(&mut self, seq: u64) {
-        if self.listed.remove(seq) {
-            self.changed.note(seq);
+        if self.open.listed.remove(seq) {
+            self.open.changed.note(seq);
         }
     }
 
     /// Drops listed messages up to `seq`, silently.
     pub(super) fn unlist_through(&mut self, seq: u64) {
-        while let Some(first) = self.listed.min()
+        while let Some(first) = self.open.listed.min()
             && first <= seq
         {
             self.unlist(first);

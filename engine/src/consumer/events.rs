@@ -100,28 +100,32 @@ struct Run {
 #[derive(Clone, Debug)]
 pub(super) struct EventLog {
     enabled: bool,
+    position_moved: bool,
+    /// `None` while there is nothing, which is how most consumers are.
+    recorded: Option<Box<Recorded>>,
+    /// Number of the last batch drained or applied.
+    pub(super) batch: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Recorded {
     bytes: Vec<u8>,
     events: u32,
     run: Option<Run>,
-    position_moved: bool,
-    /// Number of the last batch drained or applied.
-    pub(super) batch: u64,
 }
 
 impl EventLog {
     pub(super) fn new(enabled: bool) -> EventLog {
         EventLog {
             enabled,
-            bytes: Vec::new(),
-            events: 0,
-            run: None,
             position_moved: false,
+            recorded: None,
             batch: 0,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.run.is_none() && !self.position_moved
+        self.recorded.is_none() && !self.position_moved
     }
 
     /// Records an event about one sequence. `operand` and the base of `times` (time, base) are
@@ -137,7 +141,8 @@ impl EventLog {
             return;
         }
         let (tick, base) = times.unwrap_or_default();
-        if let Some(run) = &mut self.run
+        let recorded = self.recorded.get_or_insert_default();
+        if let Some(run) = &mut recorded.run
             && kind != EventKind::AckAll
             && (run.kind, run.next, run.tick) == (kind, seq, tick)
             && run.count < RUN_MAX
@@ -146,8 +151,8 @@ impl EventLog {
             run.next += 1;
             return;
         }
-        self.flush();
-        self.run = Some(Run {
+        recorded.flush();
+        recorded.run = Some(Run {
             kind,
             operand,
             tick,
@@ -170,7 +175,7 @@ impl EventLog {
             return;
         }
         self.plain(EventKind::PurgePartly, first_seq);
-        put_set(&mut self.bytes, removed);
+        put_set(&mut self.recorded.get_or_insert_default().bytes, removed);
     }
 
     pub(super) fn trimmed(&mut self, first_seq: u64) {
@@ -188,13 +193,16 @@ impl EventLog {
 
     fn plain(&mut self, kind: EventKind, value: u64) {
         if self.enabled {
-            self.flush();
-            self.bytes.push(kind as u8);
-            put_u64(&mut self.bytes, value);
-            self.events += 1;
+            let recorded = self.recorded.get_or_insert_default();
+            recorded.flush();
+            recorded.bytes.push(kind as u8);
+            put_u64(&mut recorded.bytes, value);
+            recorded.events += 1;
         }
     }
+}
 
+impl Recorded {
     fn flush(&mut self) {
         let Some(run) = self.run.take() else { return };
         let count = run.count - 1;
@@ -235,25 +243,20 @@ impl ConsumerState {
             log.plain(EventKind::Position, position);
             log.position_moved = false;
         }
-        log.flush();
-        if log.events > 0 {
-            put_u64(out, log.batch + 1);
-            out.extend_from_slice(&log.bytes);
-        }
-        log.events
+        let Some(recorded) = &mut log.recorded else {
+            return 0;
+        };
+        recorded.flush();
+        put_u64(out, log.batch + 1);
+        out.extend_from_slice(&recorded.bytes);
+        recorded.events
     }
 
     /// The events of the last [`ConsumerState::encode_events`] are in the log.
     pub fn events_logged(&mut self) {
-        let log = &mut self.events;
-        debug_assert!(
-            log.run.is_none() && !log.position_moved,
-            "nothing came in between"
-        );
-        if log.events > 0 {
-            log.batch += 1;
-            log.events = 0;
-            log.bytes = Vec::new();
+        if let Some(recorded) = self.events.recorded.take() {
+            debug_assert!(recorded.run.is_none(), "nothing came in between");
+            self.events.batch += 1;
         }
     }
 
@@ -349,7 +352,7 @@ impl ConsumerState {
                 self.apply_ack_all(seq);
             }
             EventKind::Redeliver => {
-                self.queue.take_out(seq);
+                self.open.queue.take_out(seq);
                 self.apply_redeliver(seq, tick);
             }
             EventKind::Undeliver => {

@@ -46,18 +46,19 @@ pub fn violated(state: &ConsumerState) -> Option<Violation> {
         return Some(Violation::PositionBehindDelivered);
     }
     let listed_low = state
+        .open
         .listed
         .min()
         .is_some_and(|seq| seq <= delivered.stream);
-    if listed_low || state.listed.max().is_some_and(|seq| seq >= state.next) {
+    if listed_low || state.open.listed.max().is_some_and(|seq| seq >= state.next) {
         return Some(Violation::ListedOutsideWindow);
     }
-    let nothing_open = state.pending.is_empty() && state.exhausted.is_empty();
+    let nothing_open = state.open.pending.is_empty() && state.open.exhausted.is_empty();
     if state.config.ack == AckPolicy::None && !nothing_open {
         return Some(Violation::OpenWithoutAcks);
     }
     let mut consumer_seq = 0;
-    for (seq, entry) in state.pending.iter() {
+    for (seq, entry) in state.open.pending.iter() {
         if seq <= floor.stream || seq > delivered.stream || entry.consumer_seq > delivered.consumer
         {
             return Some(Violation::PendingOutsideWindow);
@@ -67,30 +68,33 @@ pub fn violated(state: &ConsumerState) -> Option<Violation> {
         }
         consumer_seq = entry.consumer_seq;
     }
-    let open = |seq: u64| state.pending.contains(seq);
+    let open = |seq: u64| state.open.pending.contains(seq);
     let due = state
+        .open
         .queue
         .iter()
-        .chain(&state.urgent)
-        .chain(state.delayed.keys().copied());
+        .chain(&state.open.urgent)
+        .chain(state.open.delayed.keys().copied());
     if !{ due }.all(open) {
         return Some(Violation::DueWithoutPending);
     }
     if !state
+        .open
         .exhausted
         .iter()
         .all(|seq| seq > 0 && seq <= delivered.stream && !open(seq))
     {
         return Some(Violation::ExhaustedInconsistent);
     }
-    let known = |seq: u64| open(seq) || state.exhausted.contains(seq);
+    let known = |seq: u64| open(seq) || state.open.exhausted.contains(seq);
     let redelivered = state
+        .open
         .deliveries
         .iter()
         .filter(|&(_, count)| count > 1)
         .count() as u64;
-    if redelivered != state.deliveries.redelivered()
-        || !state.deliveries.iter().all(|(seq, _)| known(seq))
+    if redelivered != state.open.deliveries.redelivered()
+        || !state.open.deliveries.iter().all(|(seq, _)| known(seq))
     {
         return Some(Violation::DeliveriesInconsistent);
     }
@@ -105,7 +109,10 @@ pub fn within_stream(state: &ConsumerState, last: Seq) -> bool {
 /// Panics in debug builds when an invariant is violated. The walk is skipped for consumers that
 /// hold so much that it would dominate a debug run.
 pub(super) fn debug_check(state: &ConsumerState) {
-    if cfg!(debug_assertions) && state.pending.len() <= 256 && state.exhausted.len() <= 256 {
+    if cfg!(debug_assertions)
+        && state.open.pending.len() <= 256
+        && state.open.exhausted.len() <= 256
+    {
         debug_assert_eq!(violated(state), None);
     }
 }

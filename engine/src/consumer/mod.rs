@@ -28,6 +28,7 @@ mod events;
 pub mod invariants;
 mod notice;
 mod num_pending;
+mod open;
 mod pending;
 mod redelivery_queue;
 mod removal;

@@ -25,6 +25,10 @@ impl RedeliveryQueue {
         self.members.contains(seq)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> u64 {
         self.members.len()

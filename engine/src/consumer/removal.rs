@@ -33,10 +33,10 @@ impl ConsumerState {
     /// the notice says why. Removing messages in front of the consumer changes nothing here; see
     /// [`super::PendingCount`].
     pub fn message_removed(&mut self, seq: Seq, reason: RemovalReason) {
-        if self.listed.contains(seq.0) {
+        if self.open.listed.contains(seq.0) {
             self.events.unlisted(seq.0);
             self.unlist(seq.0);
-        } else if self.pending.contains(seq.0) || self.exhausted.contains(seq.0) {
+        } else if self.open.pending.contains(seq.0) || self.open.exhausted.contains(seq.0) {
             self.notice_removed(seq.0, reason);
             let distance = self.distance(seq.0);
             self.events.record(EventKind::Ack, seq.0, distance, None);
@@ -50,11 +50,11 @@ impl ConsumerState {
     pub fn trimmed(&mut self, first_seq: Seq) {
         let below = |lowest: Option<u64>| lowest.is_some_and(|seq| seq < first_seq.0);
         self.unlist_below(first_seq.0);
-        let open = below(self.pending.first().map(|(seq, _)| seq));
-        let given_up = below(self.exhausted.min());
+        let open = below(self.open.pending.first().map(|(seq, _)| seq));
+        let given_up = below(self.open.exhausted.min());
         let behind = below(Some(self.floor.stream + 1)) && self.floor != self.trimmed_floor();
         if open || given_up || behind {
-            let open = self.pending.iter().map(|(seq, _)| seq);
+            let open = self.open.pending.iter().map(|(seq, _)| seq);
             let open: Vec<u64> = open.take_while(|&seq| seq < first_seq.0).collect();
             for seq in open {
                 self.notice_removed(seq, RemovalReason::Limits);
@@ -75,14 +75,16 @@ impl ConsumerState {
             }
             Purge::Partial { first_seq } => {
                 let gone = |seq: &u64| *seq < first_seq.0 || !exists(Seq(*seq));
-                let listed: Vec<u64> = self.listed.iter().filter(gone).collect();
+                let listed: Vec<u64> = self.open.listed.iter().filter(gone).collect();
                 for seq in listed {
                     self.events.unlisted(seq);
                     self.unlist(seq);
                 }
-                let pending = self.pending.iter().map(|(seq, _)| seq);
-                let removed: RoaringTreemap =
-                    pending.chain(self.exhausted.iter()).filter(gone).collect();
+                let pending = self.open.pending.iter().map(|(seq, _)| seq);
+                let removed: RoaringTreemap = pending
+                    .chain(self.open.exhausted.iter())
+                    .filter(gone)
+                    .collect();
                 self.events.purged_partly(first_seq.0, &removed);
                 self.apply_purged_partly(first_seq.0, &removed);
             }
@@ -100,12 +102,12 @@ impl ConsumerState {
     }
 
     pub(super) fn apply_trimmed(&mut self, first_seq: u64) {
-        while let Some((seq, _)) = self.pending.first()
+        while let Some((seq, _)) = self.open.pending.first()
             && seq < first_seq
         {
             self.drop_message(seq);
         }
-        while let Some(seq) = self.exhausted.min()
+        while let Some(seq) = self.open.exhausted.min()
             && seq < first_seq
         {
             self.drop_message(seq);
@@ -120,13 +122,13 @@ impl ConsumerState {
         self.unlist_through(resume - 1);
         self.next = self.next.max(resume);
         let mut acked = self.floor.consumer;
-        while let Some((seq, entry)) = self.pending.first()
+        while let Some((seq, entry)) = self.open.pending.first()
             && seq < resume
         {
             acked = acked.max(entry.consumer_seq);
             self.drop_message(seq);
         }
-        while let Some(seq) = self.exhausted.min()
+        while let Some(seq) = self.open.exhausted.min()
             && seq < resume
         {
             self.drop_message(seq);
@@ -134,7 +136,7 @@ impl ConsumerState {
         self.delivered.stream = self.delivered.stream.max(resume - 1);
         self.floor.consumer = acked;
         self.floor.stream = self.floor.stream.max(resume - 1);
-        if self.pending.is_empty() {
+        if self.open.pending.is_empty() {
             self.floor = self.delivered;
         }
     }
@@ -142,13 +144,17 @@ impl ConsumerState {
     pub(super) fn apply_purged_partly(&mut self, first_seq: u64, removed: &RoaringTreemap) {
         let mut acked = self.floor.consumer;
         for seq in removed {
-            let consumer_seq = self.pending.get(seq).map_or(0, |entry| entry.consumer_seq);
+            let consumer_seq = self
+                .open
+                .pending
+                .get(seq)
+                .map_or(0, |entry| entry.consumer_seq);
             if self.drop_message(seq) == Dropped::Pending {
                 acked = acked.max(consumer_seq);
             }
         }
         self.floor.consumer = acked;
-        match self.pending.first() {
+        match self.open.pending.first() {
             Some((lowest, _)) => {
                 let below = first_seq.min(lowest).saturating_sub(1);
                 self.floor.stream = self.floor.stream.max(below);
@@ -165,18 +171,18 @@ impl ConsumerState {
         };
         self.floor = self.delivered;
         self.next = next;
-        self.listed.clear();
-        self.pending.clear();
-        self.queue = RedeliveryQueue::default();
-        self.deliveries.clear();
-        self.urgent.clear();
-        self.delayed.clear();
-        self.exhausted.clear();
+        self.open.listed.clear();
+        self.open.pending.clear();
+        self.open.queue = RedeliveryQueue::default();
+        self.open.deliveries.clear();
+        self.open.urgent.clear();
+        self.open.delayed.clear();
+        self.open.exhausted.clear();
     }
 
     /// Where the floor would be after everything below the stream's first message is forgotten.
     fn trimmed_floor(&self) -> SeqPair {
-        match self.pending.first() {
+        match self.open.pending.first() {
             Some((seq, entry)) => SeqPair {
                 consumer: self.floor.consumer.max(entry.consumer_seq - 1),
                 stream: self.floor.stream.max(seq - 1),
@@ -186,8 +192,8 @@ impl ConsumerState {
     }
 
     fn notice_removed(&mut self, seq: u64, reason: RemovalReason) {
-        if let Some(entry) = self.pending.get(seq) {
-            let redeliveries = self.deliveries.get(seq).saturating_sub(1);
+        if let Some(entry) = self.open.pending.get(seq) {
+            let redeliveries = self.open.deliveries.get(seq).saturating_sub(1);
             self.notices.push(Notice::Terminated {
                 seq: Seq(seq),
                 consumer_seq: entry.consumer_seq,

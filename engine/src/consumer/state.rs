@@ -1,19 +1,17 @@
 //! The consumer's state and the two-step delivery.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 
 use roaring::RoaringTreemap;
 
 use super::config::{AckPolicy, ConsumerConfig};
-use super::containers::Changed;
-use super::delivery_counts::DeliveryCounts;
 use super::effects::Dues;
 use super::events::{EventKind, EventLog};
 use super::invariants;
 use super::notice::{Notice, Notices};
-use super::pending::{PendingTable, Tick};
-use super::redelivery_queue::RedeliveryQueue;
+use super::open::{Lazy, Open};
+use super::pending::Tick;
 use crate::ids::{Seq, TimestampNs};
 use crate::limits::POSITION_MAX;
 
@@ -117,19 +115,8 @@ pub struct ConsumerState {
     pub(super) floor: SeqPair,
     /// First stream sequence not looked at yet.
     pub(super) next: u64,
-    /// Messages to deliver before `next`.
-    pub(super) listed: RoaringTreemap,
-    pub(super) pending: PendingTable,
-    pub(super) queue: RedeliveryQueue,
-    /// Deliveries of messages pending or given up, where it is not 1. 0 after a first delivery was
-    /// taken back.
-    pub(super) deliveries: DeliveryCounts,
-    /// Pending messages that are due whatever their last delivery: refused or taken back.
-    pub(super) urgent: RoaringTreemap,
-    /// Pending messages refused with a delay, and when they are due.
-    pub(super) delayed: BTreeMap<u64, Tick>,
-    /// Messages given up after the last allowed delivery and still stored (T-59).
-    pub(super) exhausted: RoaringTreemap,
+    /// What is known of single messages. Nothing of most consumers at most times.
+    pub(super) open: Lazy<Open>,
     /// Time of the last delivery: the base of recorded times.
     pub(super) clock: Tick,
     pub(super) last_delivered: Option<TimestampNs>,
@@ -138,8 +125,6 @@ pub struct ConsumerState {
     pub(super) resume_at: Option<TimestampNs>,
     pub(super) notices: Notices,
     pub(super) events: EventLog,
-    /// What the next checkpoint has to write.
-    pub(super) changed: Changed,
 }
 
 impl ConsumerState {
@@ -160,22 +145,18 @@ impl ConsumerState {
             delivered: below,
             floor: below,
             next,
-            listed,
-            pending: PendingTable::default(),
-            queue: RedeliveryQueue::default(),
-            deliveries: DeliveryCounts::default(),
-            urgent: RoaringTreemap::new(),
-            delayed: BTreeMap::new(),
-            exhausted: RoaringTreemap::new(),
+            open: Lazy::default(),
             clock: Tick::default(),
             last_delivered: None,
             last_acked: None,
             resume_at: config.pause_until,
             notices: Notices::default(),
             events: EventLog::new(!config.memory),
-            changed: Changed::default(),
             config,
         };
+        if !listed.is_empty() {
+            state.open.listed = listed;
+        }
         state.note_all_changed();
         invariants::debug_check(&state);
         state
@@ -219,20 +200,21 @@ impl ConsumerState {
         if self.resume_at.is_some_and(|at| at <= now) {
             self.resume_at = None;
         }
-        if self.pending.next_due().is_none_or(|due| due > now) {
+        if self.open.pending.next_due().is_none_or(|due| due > now) {
             return;
         }
+        let open = &mut *self.open;
         let dues = Dues {
             config: &self.config,
-            queue: &self.queue,
-            urgent: &self.urgent,
-            delayed: &self.delayed,
-            deliveries: &self.deliveries,
+            queue: &open.queue,
+            urgent: &open.urgent,
+            delayed: &open.delayed,
+            deliveries: &open.deliveries,
         };
-        let mut expired = self.pending.take_due(now, |seq, sent| dues.of(seq, sent));
+        let mut expired = open.pending.take_due(now, |seq, sent| dues.of(seq, sent));
         if let Some(max) = self.config.deliveries_max() {
             expired.retain(|&seq| {
-                let deliveries = self.deliveries.get(seq);
+                let deliveries = self.open.deliveries.get(seq);
                 // A message delivered once and due again is queued even at a limit above one: it
                 // is given up when its next delivery is attempted (T-58).
                 let exhausted = deliveries > 0 && u64::from((deliveries - 1).max(1)) >= max;
@@ -242,7 +224,7 @@ impl ConsumerState {
                 !exhausted
             });
         }
-        self.queue.push_expired(&expired);
+        self.open.queue.push_expired(&expired);
         invariants::debug_check(self);
     }
 
@@ -253,8 +235,10 @@ impl ConsumerState {
         if self.is_paused(now) {
             return Plan::Blocked(BlockReason::Paused);
         }
-        while let Some(seq) = self.queue.front() {
-            let deliveries = self.deliveries.get(seq);
+        while !self.open.queue.is_empty()
+            && let Some(seq) = self.open.queue.front()
+        {
+            let deliveries = self.open.deliveries.get(seq);
             match self.config.deliveries_max() {
                 Some(max) if u64::from(deliveries) >= max => self.give_up(seq, deliveries),
                 _ => return Plan::Redeliver(Seq(seq)),
@@ -263,7 +247,7 @@ impl ConsumerState {
         if self.is_ack_pending_full() {
             return Plan::Blocked(BlockReason::AckPendingFull);
         }
-        match self.listed.min() {
+        match self.open.listed.min() {
             Some(seq) => Plan::Listed(Seq(seq)),
             None => Plan::New {
                 from: Seq(self.next),
@@ -282,7 +266,7 @@ impl ConsumerState {
         if from.0 != self.position() || seq < from || self.is_ack_pending_full() {
             return Err(Moved);
         }
-        if seq != from && !self.listed.is_empty() {
+        if seq != from && !self.open.listed.is_empty() {
             return Err(Moved);
         }
         let tick = Tick::of(now);
@@ -303,7 +287,7 @@ impl ConsumerState {
 
     /// Commits another delivery of `seq`.
     pub fn redeliver(&mut self, seq: Seq, now: TimestampNs) -> Result<Delivered, Moved> {
-        if !self.queue.contains(seq.0) {
+        if !self.open.queue.contains(seq.0) {
             return Err(Moved);
         }
         let tick = Tick::of(now);
@@ -314,13 +298,13 @@ impl ConsumerState {
             distance,
             Some((tick, self.clock)),
         );
-        self.queue.take_out(seq.0);
+        self.open.queue.take_out(seq.0);
         self.apply_redeliver(seq.0, tick);
         self.last_delivered = Some(now);
         invariants::debug_check(self);
         Ok(Delivered {
             consumer_seq: self.delivered.consumer,
-            deliveries: u64::from(self.deliveries.get(seq.0)),
+            deliveries: u64::from(self.open.deliveries.get(seq.0)),
         })
     }
 
@@ -332,7 +316,7 @@ impl ConsumerState {
         if to <= from {
             return Ok(());
         }
-        if self.listed.is_empty() {
+        if self.open.listed.is_empty() {
             self.next = to.0;
             self.events.position_moved();
         } else {
@@ -350,7 +334,7 @@ impl ConsumerState {
             AckPolicy::None => {
                 seq.0 == self.delivered.stream && consumer_seq == self.delivered.consumer
             }
-            AckPolicy::All | AckPolicy::Explicit => self.pending.contains(seq.0),
+            AckPolicy::All | AckPolicy::Explicit => self.open.pending.contains(seq.0),
         };
         if !known || consumer_seq == 0 {
             return false;
@@ -359,7 +343,7 @@ impl ConsumerState {
         self.events
             .record(EventKind::Undeliver, seq.0, distance, None);
         if self.config.ack != AckPolicy::None {
-            self.queue.push(seq.0);
+            self.open.queue.push(seq.0);
         }
         self.apply_undeliver(seq.0);
         invariants::debug_check(self);
@@ -369,7 +353,7 @@ impl ConsumerState {
     /// When [`ConsumerState::expire`] or [`ConsumerState::plan`] may next have something new to
     /// say, without a message or an acknowledgement arriving. Never later than the truth.
     pub fn next_deadline(&self) -> Option<TimestampNs> {
-        match (self.pending.next_due(), self.resume_at) {
+        match (self.open.pending.next_due(), self.resume_at) {
             (Some(due), Some(resume)) => Some(due.min(resume)),
             (due, resume) => due.or(resume),
         }
@@ -385,10 +369,10 @@ impl ConsumerState {
         ConsumerStateInfo {
             delivered: position(self.delivered, self.last_delivered),
             ack_floor: position(self.floor, self.last_acked),
-            num_ack_pending: self.pending.len(),
+            num_ack_pending: self.open.pending.len(),
             num_redelivered: match self.config.deliveries_max() {
                 Some(1) => 0,
-                _ => self.deliveries.redelivered(),
+                _ => self.open.deliveries.redelivered(),
             },
         }
     }
@@ -402,16 +386,16 @@ impl ConsumerState {
 
     /// Messages of the start snapshot that are still to be delivered (T-46).
     pub fn listed(&self) -> impl Iterator<Item = Seq> + '_ {
-        self.listed.iter().map(Seq)
+        self.open.listed.iter().map(Seq)
     }
 
     /// Whether this consumer may still need message `seq`: not delivered yet, unacknowledged, or
     /// given up and kept as a dead letter (T-59). Says nothing about filters.
     pub fn holds(&self, seq: Seq) -> bool {
         seq.0 >= self.next
-            || self.pending.contains(seq.0)
-            || self.listed.contains(seq.0)
-            || self.exhausted.contains(seq.0)
+            || self.open.pending.contains(seq.0)
+            || self.open.listed.contains(seq.0)
+            || self.open.exhausted.contains(seq.0)
     }
 
     /// Notices since the last call.
@@ -432,22 +416,22 @@ impl ConsumerState {
     /// Memory held for open and given-up messages, in bytes, to within the reserves of the
     /// collections used.
     pub fn memory_bytes(&self) -> u64 {
-        let sets = [&self.listed, &self.urgent, &self.exhausted];
+        let sets = [&self.open.listed, &self.open.urgent, &self.open.exhausted];
         let sets: usize = sets.map(RoaringTreemap::serialized_size).iter().sum();
-        let delayed = self.delayed.len() * 2 * size_of::<(u64, Tick)>();
-        let queue = self.queue.heap_bytes();
-        let counts = self.deliveries.heap_bytes();
-        (self.pending.heap_bytes() + counts + sets + delayed + queue) as u64
+        let delayed = self.open.delayed.len() * 2 * size_of::<(u64, Tick)>();
+        let queue = self.open.queue.heap_bytes();
+        let counts = self.open.deliveries.heap_bytes();
+        (self.open.pending.heap_bytes() + counts + sets + delayed + queue) as u64
     }
 
     /// Sequence the next plan starts from.
     fn position(&self) -> u64 {
-        self.listed.min().unwrap_or(self.next)
+        self.open.listed.min().unwrap_or(self.next)
     }
 
     fn is_ack_pending_full(&self) -> bool {
         self.config
             .ack_pending_max()
-            .is_some_and(|max| self.pending.len() >= max)
+            .is_some_and(|max| self.open.pending.len() >= max)
     }
 }

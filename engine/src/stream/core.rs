@@ -43,7 +43,7 @@ pub(crate) struct StreamCore {
     /// The last number of subjects that was asked for, with the removal epoch and last sequence at
     /// which it holds.
     subject_count: Mutex<Option<((u64, u64), u64)>>,
-    pub consumers: Mutex<BTreeMap<String, Arc<ConsumerCore>>>,
+    pub consumers: Mutex<BTreeMap<Arc<str>, Arc<ConsumerCore>>>,
     /// When maintenance has to look for messages whose time is over.
     expiry_at: AtomicI64,
     /// Consumers that may have something for the next checkpoint. A consumer enters before its

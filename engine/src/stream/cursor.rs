@@ -23,7 +23,7 @@ use crate::subject::Filter;
 /// One consumer.
 pub(crate) struct ConsumerCore {
     pub id: ConsumerId,
-    pub name: String,
+    pub name: Arc<str>,
     pub created: TimestampNs,
     stream: Weak<StreamCore>,
     data: Mutex<ConsumerData>,
@@ -38,7 +38,8 @@ pub(crate) struct ConsumerData {
     /// `pending` counts messages from here on. The position may be further, where limits removed
     /// what lies between.
     pub(super) pending_from: u64,
-    pub(super) resolved: Resolved,
+    /// `None` unless it reads sealed messages.
+    pub(super) resolved: Option<Box<Resolved>>,
     /// The stream's first sequence when the consumer last looked.
     first_seq: u64,
     pub(super) events_since_log: u32,
@@ -92,9 +93,10 @@ impl ConsumerCore {
         state: ConsumerState,
     ) -> Result<Arc<ConsumerCore>, ConfigError> {
         let filters = compile(&state.config().filters)?;
+        let filters = stream.lock().interest.shared(filters);
         Ok(Arc::new(ConsumerCore {
             id,
-            name: state.config().name.clone(),
+            name: state.config().name.as_str().into(),
             created,
             stream: Arc::downgrade(stream),
             data: Mutex::new(ConsumerData {
@@ -103,7 +105,7 @@ impl ConsumerCore {
                 pending: PendingCount::default(),
                 pending_epoch: 0,
                 pending_from: 0,
-                resolved: Resolved::default(),
+                resolved: None,
                 first_seq: 0,
                 events_since_log: 0,
                 leaving: Vec::new(),
@@ -335,6 +337,7 @@ impl ConsumerCore {
             return Err(ChangeError::NotFound);
         };
         let filters = compile(&config.filters)?;
+        let filters = stream.lock().interest.shared(filters);
         let mut data = self.lock();
         if data.deleted {
             return Err(ChangeError::NotFound);
@@ -466,7 +469,7 @@ impl ConsumerData {
     /// Counts anew at the next question.
     fn forget_counts(&mut self) {
         self.pending.invalidate();
-        self.resolved = Resolved::default();
+        self.resolved = None;
     }
 
     pub fn filters(&self) -> &Arc<[Filter]> {

@@ -192,10 +192,11 @@ impl ConsumerCore {
         fits: &mut dyn FnMut(&Message) -> bool,
     ) -> Result<Option<Next>, ReadError> {
         let visible = stream.visible_seq();
-        let (filters, mut resolved) = {
+        let (filters, resolved) = {
             let mut data = self.lock();
-            (data.filters.clone(), std::mem::take(&mut data.resolved))
+            (data.filters.clone(), data.resolved.take())
         };
+        let mut resolved = resolved.unwrap_or_default();
         let mut found = stream.next_message(&filters, from.0, &mut resolved);
         if matches!(found, Err(ReadError::Corrupt(_))) {
             // Once more: a device may have erred only this time.
@@ -210,7 +211,9 @@ impl ConsumerCore {
             let _ = data.state.skip_to(from, damage.last.next());
             return Ok(None);
         }
-        self.lock().resolved = resolved;
+        if !resolved.is_empty() && !matches!(found, Ok(None)) {
+            self.lock().resolved = Some(resolved);
+        }
         let Some(message) = found? else {
             if visible >= from.0 {
                 let _ = self.lock().state.skip_to(from, Seq(visible + 1));

@@ -340,7 +340,7 @@ impl Stream {
         if self.is_deleted() {
             return Err(ChangeError::NotFound);
         }
-        if consumers.contains_key(&config.name) {
+        if consumers.contains_key(config.name.as_str()) {
             return Err(ChangeError::Exists);
         }
         let shared = &self.core.shared;
@@ -420,7 +420,7 @@ impl Stream {
         Ok(self.ticket(lsn))
     }
 
-    fn lock_consumers(&self) -> MutexGuard<'_, BTreeMap<String, Arc<ConsumerCore>>> {
+    fn lock_consumers(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<ConsumerCore>>> {
         self.core.lock_consumers()
     }
 
@@ -430,7 +430,7 @@ impl Stream {
 }
 
 impl StreamCore {
-    pub(crate) fn lock_consumers(&self) -> MutexGuard<'_, BTreeMap<String, Arc<ConsumerCore>>> {
+    pub(crate) fn lock_consumers(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<ConsumerCore>>> {
         self.consumers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

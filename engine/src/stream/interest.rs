@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::core::StreamCore;
 use super::cursor::ConsumerCore;
 use super::release::{Leaving, ReleaseOrder};
@@ -22,9 +24,22 @@ use crate::subject::Filter;
 pub(crate) struct Interest {
     /// Consumers without a filter, or with the filter `>`.
     everything: Consumers,
-    literal: HashMap<Box<[u8]>, Consumers>,
+    literal: HashMap<Bytes, Wanted>,
     /// By the filter's text.
-    wildcard: BTreeMap<Box<[u8]>, (Filter, Consumers)>,
+    wildcard: BTreeMap<Bytes, Wanted>,
+}
+
+/// A filter and who has it.
+struct Wanted {
+    /// The filter alone, for consumers that have no other: they share it.
+    filter: Arc<[Filter]>,
+    consumers: Consumers,
+}
+
+impl Wanted {
+    fn matches(&self, subject: &[u8]) -> bool {
+        self.filter.iter().any(|filter| filter.matches(subject))
+    }
 }
 
 /// In order of their ids.
@@ -61,21 +76,36 @@ impl fmt::Debug for Interest {
 }
 
 impl Interest {
-    pub fn insert(&mut self, consumer: &Arc<ConsumerCore>, filters: &[Filter]) {
+    /// The compiled filters of another consumer that has the same single one, or these.
+    pub fn shared(&self, filters: Arc<[Filter]>) -> Arc<[Filter]> {
+        let [filter] = &filters[..] else {
+            return filters;
+        };
+        let known = match filter.literal() {
+            Some(subject) => self.literal.get(subject),
+            None => self.wildcard.get(filter.text()),
+        };
+        known.map_or_else(|| filters.clone(), |wanted| wanted.filter.clone())
+    }
+
+    pub fn insert(&mut self, consumer: &Arc<ConsumerCore>, filters: &Arc<[Filter]>) {
         if filters.is_empty() || filters.iter().any(Filter::is_all) {
             return self.everything.insert(consumer);
         }
-        for filter in filters {
-            let consumers = match filter.literal() {
-                Some(subject) => self.literal.entry(subject.into()).or_default(),
-                None => {
-                    let entry = self.wildcard.entry(filter.text().into());
-                    let (_, consumers) =
-                        entry.or_insert_with(|| (filter.clone(), Consumers::default()));
-                    consumers
-                }
+        for filter in filters.iter() {
+            let wanted = || Wanted {
+                filter: match filters.len() {
+                    1 => filters.clone(),
+                    _ => Arc::from([filter.clone()]),
+                },
+                consumers: Consumers::default(),
             };
-            consumers.insert(consumer);
+            let text = filter.shared_text();
+            let wanted = match filter.literal() {
+                Some(_) => self.literal.entry(text).or_insert_with(wanted),
+                None => self.wildcard.entry(text).or_insert_with(wanted),
+            };
+            wanted.consumers.insert(consumer);
         }
     }
 
@@ -86,15 +116,15 @@ impl Interest {
         for filter in filters {
             let text = filter.text();
             if filter.literal().is_some() {
-                if let Some(consumers) = self.literal.get_mut(text) {
-                    consumers.remove(id);
-                    if consumers.0.is_empty() {
+                if let Some(wanted) = self.literal.get_mut(text) {
+                    wanted.consumers.remove(id);
+                    if wanted.consumers.0.is_empty() {
                         self.literal.remove(text);
                     }
                 }
-            } else if let Some((_, consumers)) = self.wildcard.get_mut(text) {
-                consumers.remove(id);
-                if consumers.0.is_empty() {
+            } else if let Some(wanted) = self.wildcard.get_mut(text) {
+                wanted.consumers.remove(id);
+                if wanted.consumers.0.is_empty() {
                     self.wildcard.remove(text);
                 }
             }
@@ -108,7 +138,7 @@ impl Interest {
     fn wants(&self, subject: &[u8]) -> bool {
         !self.everything.0.is_empty()
             || self.literal.contains_key(subject)
-            || self.wildcard.values().any(|(f, _)| f.matches(subject))
+            || self.wildcard.values().any(|wanted| wanted.matches(subject))
     }
 
     /// Some of the consumers that want everything.
@@ -119,16 +149,16 @@ impl Interest {
 
     /// Every consumer that wants `subject`, some of them more than once; all without a subject.
     fn of(&self, subject: Option<&[u8]>) -> Vec<Arc<ConsumerCore>> {
-        let literal: Box<dyn Iterator<Item = &Consumers>> = match subject {
+        let literal: Box<dyn Iterator<Item = &Wanted>> = match subject {
             Some(subject) => Box::new(self.literal.get(subject).into_iter()),
             None => Box::new(self.literal.values()),
         };
         let wildcard = self.wildcard.values();
-        let wildcard = wildcard.filter(|(f, _)| subject.is_none_or(|s| f.matches(s)));
+        let wildcard = wildcard.filter(|wanted| subject.is_none_or(|s| wanted.matches(s)));
+        let some = literal.chain(wildcard).map(|wanted| &wanted.consumers);
         [&self.everything]
             .into_iter()
-            .chain(literal)
-            .chain(wildcard.map(|(_, consumers)| consumers))
+            .chain(some)
             .flat_map(|consumers| &consumers.0)
             .map(|(_, consumer)| consumer.clone())
             .collect()

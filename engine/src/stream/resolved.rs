@@ -46,6 +46,11 @@ enum How {
 }
 
 impl Resolved {
+    /// True if nothing is resolved.
+    pub(super) fn is_empty(&self) -> bool {
+        self.range.is_none()
+    }
+
     pub(super) fn covers(&self, seq: u64) -> bool {
         self.range
             .is_some_and(|(first, last)| first <= seq && seq <= last)
