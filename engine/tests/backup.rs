@@ -277,13 +277,11 @@ fn message_ids_are_known_after_a_restore() {
     stream.backup(Path::new(BACKUP)).expect("a backup");
     // Not in the backup.
     assert_eq!(send(&stream, 21), (21, false));
-    store
-        .restore(Path::new(BACKUP), Some("copy"))
-        .expect("restored");
-    drop(stream);
-    drop(store);
-    let store = open(&disk);
-    let restored = store.stream("copy").expect("the stream");
+    let target = other_store(&disk);
+    target.restore(Path::new(BACKUP), None).expect("restored");
+    drop(target);
+    let target = other_store_again(&disk);
+    let restored = target.stream("S").expect("the stream");
     for n in 1..=20 {
         assert_eq!(send(&restored, n), (u64::from(n), true), "{n}");
     }

@@ -82,9 +82,8 @@ impl Stream {
 
 impl Store {
     /// Restores the backup in `dir` as a new stream, with the name it had or another one: the same
-    /// sequences, timestamps and removals, and its consumers as they were. All of it is durable on
-    /// return; after an error or a crash there is no such stream. Message ids are known for the rest of
-    /// their window in the store that the backup was made in, and new to any other one.
+    /// sequences, timestamps, removals and message ids, and its consumers as they were. All of it is
+    /// durable on return; after an error or a crash there is no such stream.
     ///
     /// # Errors
     ///
