@@ -126,15 +126,19 @@ mod tests {
         let dir = tempfile::tempdir().expect("directory");
         let mut files = FilePerStream::create(dir.path(), 5).expect("files");
         let rate = files
-            .run(2, b"message", Duration::from_millis(1))
+            .run(2, b"message", Duration::from_millis(300))
             .expect("a run");
         assert!(rate > 0.0);
         let sizes = crate::measure::os::files(dir.path()).expect("files");
         assert_eq!(sizes.len(), 5);
+        let mut total = 0;
         for path in sizes {
             let len = std::fs::metadata(path).expect("size").len();
-            assert!(len > 0 && len % 7 == 0);
+            assert_eq!(len % 7, 0);
+            total += len;
         }
+        // Which files get one in so short a time is the scheduler's choice.
+        assert!(total > 0);
     }
 
     #[test]
