@@ -107,6 +107,18 @@ pub(crate) fn asks_run_of(parts: &[IndexPart], file: SegmentId) -> bool {
     parts.iter().any(asked)
 }
 
+/// True if merged runs, which ascend without overlap, answer for all of `first..=last`.
+pub(crate) fn is_covered(runs: &[Arc<MergedRun>], first: u64, last: u64) -> bool {
+    let mut next = first;
+    for run in runs.iter().filter(|run| run.last >= first) {
+        if run.first > next || next > last {
+            break;
+        }
+        next = run.last.saturating_add(1);
+    }
+    next > last
+}
+
 /// The part that answers for `seq`.
 pub(crate) fn part_of(parts: &[IndexPart], seq: u64) -> Option<usize> {
     let at = parts.partition_point(|part| part.last < seq);

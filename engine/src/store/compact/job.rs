@@ -20,6 +20,7 @@ use crate::store::error::CheckpointError;
 use crate::stream::core::StreamCore;
 use crate::stream::extent::{Extent, SealedFile};
 use crate::stream::file_index::accounted_size;
+use crate::stream::index_part::is_covered;
 
 /// Why a job cannot go on.
 #[derive(Debug)]
@@ -305,6 +306,9 @@ impl Job {
             file: file.clone(),
             extents,
         });
+        if self.is_covered(store) {
+            return Ok(());
+        }
         let index = store.layout.index(id);
         let (env, cache) = (&shared.env, &shared.cache);
         let size = &accounted_size;
@@ -314,6 +318,19 @@ impl Job {
             let _ = env.io.remove(&index);
         }
         Ok(())
+    }
+
+    /// True if merged index runs know all messages of the last output: nobody asks for its own run,
+    /// and to make it takes memory for all its subjects.
+    fn is_covered(&self, store: &Checkpointer) -> bool {
+        let streams = by_id(store.catalogue.file_streams());
+        let extents = self.outputs.last().map(|output| &output.extents);
+        extents.into_iter().flatten().all(|(stream, extent)| {
+            streams.get(stream).is_some_and(|core| {
+                let runs = core.lock().runs.clone();
+                is_covered(&runs, extent.first, extent.last)
+            })
+        })
     }
 
     /// Gives up: removes what was written.
