@@ -59,18 +59,18 @@ impl fmt::Display for Violation {
 impl std::error::Error for Violation {}
 
 /// I1: what is published now was synced before.
-pub(crate) fn is_synced(published: Lsn, synced: Lsn) -> bool {
+pub fn is_synced(published: Lsn, synced: Lsn) -> bool {
     published <= synced
 }
 
 /// I2: a message may be handed out.
-pub(crate) fn is_visible(seq: u64, durable_seq: u64) -> bool {
+pub fn is_visible(seq: u64, durable_seq: u64) -> bool {
     seq <= durable_seq
 }
 
 /// I13: tails are within twice their budget, which appends wait at, and one message that was admitted
 /// before by each of `writers`.
-pub(crate) fn within_tail_budget(tail_bytes: u64, budget: u64, writers: u64) -> bool {
+pub fn within_tail_budget(tail_bytes: u64, budget: u64, writers: u64) -> bool {
     let overshoot = writers.saturating_mul(MESSAGE_BYTES_MAX as u64);
     tail_bytes <= budget.saturating_mul(2).saturating_add(overshoot)
 }
