@@ -186,8 +186,10 @@ impl Maintenance {
         wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
         let shared = &self.shared;
-        let wanted =
-            shared.log_is_half_full() || shared.queue.log_is_full() || shared.log_is_stuck();
+        let wanted = shared.log_is_half_full()
+            || shared.queue.log_is_full()
+            || shared.log_is_stuck()
+            || shared.queue.is_stalled();
         if !wanted {
             return Ok(());
         }

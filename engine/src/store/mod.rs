@@ -148,6 +148,12 @@ impl Store {
         };
         let shared = opened.shared;
         let weak = Arc::downgrade(&shared);
+        shared.queue.on_stall(Box::new(move || {
+            if let Some(shared) = weak.upgrade() {
+                shared.wake.ask();
+            }
+        }));
+        let weak = Arc::downgrade(&shared);
         shared.queue.on_durable(Box::new(move |_| {
             if let Some(shared) = weak.upgrade()
                 && shared.log_is_half_full()

@@ -232,6 +232,12 @@ impl Scrubber {
         if self.period_ns == 0 || self.shared.scrub.paused.load(Ordering::Acquire) {
             return None;
         }
+        if let Some(Current::Segment(current)) = &self.current
+            && files.get(current.file.id).is_none()
+        {
+            // It was replaced: whoever waits for it to go, an erasure for one, does not wait for this.
+            self.current = None;
+        }
         let now = self.shared.env.clock.now_ns();
         if self.due_at <= now {
             self.due_at = self.due(now);

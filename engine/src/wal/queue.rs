@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::task::{Poll, Waker};
 use std::{fmt, io};
 
@@ -156,6 +156,8 @@ pub struct CommitQueue {
     log_disk_full: AtomicBool,
     /// The committer holds a frame that no log file can take before one is released.
     log_stalled: AtomicBool,
+    /// Asks whoever releases files to do so.
+    on_stall: OnceLock<Box<dyn Fn() + Send + Sync>>,
     store_disk_full: AtomicBool,
     refusals: AtomicU64,
     released_lsn: AtomicU64,
@@ -207,6 +209,7 @@ impl CommitQueue {
             control_reserve_bytes: AtomicU64::new(0),
             log_disk_full: AtomicBool::new(false),
             log_stalled: AtomicBool::new(false),
+            on_stall: OnceLock::new(),
             store_disk_full: AtomicBool::new(false),
             refusals: AtomicU64::new(0),
             released_lsn: AtomicU64::new(0),
@@ -393,6 +396,20 @@ impl CommitQueue {
     pub(super) fn report_stall(&self) {
         self.log_stalled.store(true, Ordering::SeqCst);
         self.wake_room();
+        // Everybody may be waiting for this very frame: nobody else would ask.
+        if let Some(ask) = self.on_stall.get() {
+            ask();
+        }
+    }
+
+    /// Whether the committer waits for log files to be released.
+    pub fn is_stalled(&self) -> bool {
+        self.log_stalled.load(Ordering::SeqCst)
+    }
+
+    /// Has `ask` called whenever the log cannot take the next frame. The first one counts.
+    pub fn on_stall(&self, ask: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.on_stall.set(ask);
     }
 
     /// A ticket that resolves when `lsn` is durable.
