@@ -99,15 +99,27 @@ impl Checkpointer {
         self.meta.get(&key).is_some()
     }
 
-    /// Runs a checkpoint; without changes only if forced. `wait` makes everything up to a log
-    /// position durable as far as the log can take it, or says that the store stopped.
+    /// Runs a checkpoint; without changes only if forced, or if the log needs the space that an
+    /// earlier one did not give back. `wait` makes everything up to a log position durable as far as
+    /// the log can take it, or says that the store stopped.
     pub fn run(
         &mut self,
         scope: Scope,
         force: bool,
         wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
-        let assigned = self.shared.queue.assigned_lsn();
+        self.run_at(self.shared.queue.assigned_lsn(), scope, force, wait)
+    }
+
+    /// `assigned` is a position that the log has reached. Operations that come in after it was read
+    /// and before their stream is frozen are in the share and not in what is released.
+    pub(super) fn run_at(
+        &mut self,
+        assigned: Lsn,
+        scope: Scope,
+        force: bool,
+        wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
         let grown_ns = self.shared.ids.grown_ns();
         let mut shares = Vec::new();
         let mut untouched = Vec::new();
@@ -131,7 +143,8 @@ impl Checkpointer {
         let mut consumers_deleted = self.shared.deleted_consumers();
         consumers_deleted.retain(|(_, _, lsn)| *lsn <= free);
         let changed = shares.len() + deleted.len() + consumers_deleted.len() > 0;
-        if !changed && !force {
+        let releases = self.shared.log_wants_release() && free > self.shared.queue.released_lsn();
+        if !changed && !force && !releases {
             return Ok(());
         }
         let result = self.write(

@@ -185,12 +185,7 @@ impl Maintenance {
         &mut self,
         wait: &mut dyn FnMut(Lsn) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
-        let shared = &self.shared;
-        let wanted = shared.log_is_half_full()
-            || shared.queue.log_is_full()
-            || shared.log_is_stuck()
-            || shared.queue.is_stalled();
-        if !wanted {
+        if !self.shared.log_wants_release() {
             return Ok(());
         }
         self.checkpoint(Scope::All, wait)?;

@@ -3,6 +3,8 @@
 mod backup;
 mod catalogue;
 mod checkpoint;
+#[cfg(test)]
+mod checkpoint_tests;
 mod compact;
 mod damage;
 mod error;

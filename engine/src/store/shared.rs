@@ -250,6 +250,14 @@ impl StoreShared {
         self.queue.metrics().log_used_bytes() > self.log_bytes_max / 2
     }
 
+    /// True when log space should be made reusable, or nothing goes on.
+    pub fn log_wants_release(&self) -> bool {
+        self.log_is_half_full()
+            || self.queue.log_is_full()
+            || self.log_is_stuck()
+            || self.queue.is_stalled()
+    }
+
     pub fn tail_ram_budget(&self) -> u64 {
         self.tail_ram_budget
     }
@@ -301,6 +309,11 @@ impl StoreShared {
     pub fn settle(&self, lsn: Lsn) -> Result<(), AppendError> {
         if let Some(pump) = self.pump.get() {
             pump(Pump::Commit);
+            if self.queue.durable_lsn() < lsn && self.queue.stopped().is_none() {
+                // The log cannot take it before a checkpoint has made room.
+                pump(Pump::Upkeep);
+                pump(Pump::Commit);
+            }
             if self.queue.durable_lsn() >= lsn {
                 return Ok(());
             }

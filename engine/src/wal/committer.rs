@@ -133,6 +133,7 @@ impl Committer {
     fn house_keeping(&mut self) -> Result<(), AppendError> {
         // The poke first: a release that comes in after it pokes again.
         let poked = self.queue.take_poke();
+        let room = self.wal.room();
         let retire = self.queue.retire_request();
         if let Some(request) = retire
             && self.wal.retire()?
@@ -154,7 +155,8 @@ impl Committer {
         if poked || !self.wal.is_disk_full() {
             self.wal.prepare()?;
         }
-        if poked {
+        // A frame that fills its file leaves no room; whoever waits is told of the next file.
+        if poked || self.wal.room() > room {
             self.report_room();
             self.queue.wake_room();
         }

@@ -436,6 +436,11 @@ impl CommitQueue {
         self.poke();
     }
 
+    /// The lsn up to which files may be reused.
+    pub fn released_lsn(&self) -> Lsn {
+        Lsn(self.released_lsn.load(Ordering::Acquire))
+    }
+
     /// Asks that no op logged so far stays on disk once it is released. The answer is
     /// [`CommitQueue::gone_lsn`].
     pub fn retire(&self) {
@@ -547,11 +552,6 @@ impl CommitQueue {
         self.state
             .lock()
             .is_ok_and(|state| state.batches.is_empty())
-    }
-
-    /// The lsn up to which files may be reused.
-    pub(super) fn released_lsn(&self) -> Lsn {
-        Lsn(self.released_lsn.load(Ordering::Acquire))
     }
 
     /// Requests to retire the files of the log that were not carried out; `None` if there is none.

@@ -74,6 +74,32 @@ fn control_ops_may_use_the_reserve() {
     assert_eq!(committer.step(), Step::Committed(1));
 }
 
+/// A record with a file of its own fills it: the file that is prepared after it is room for those
+/// who wait, and nothing else tells them.
+#[test]
+fn the_file_that_follows_a_full_one_is_room() {
+    let disk = SimDisk::new(1);
+    let (queue, mut committer) =
+        queue_and_committer(&disk, 1, small(), 1, Vec::new()).expect("created");
+    enqueue(&queue, Class::Append, 1).expect("room");
+    assert_eq!(committer.step(), Step::Committed(1));
+    let config = vec![7_u8; 40_000];
+    let large = queue.enqueue(Class::Append, 1, None, |out| {
+        Op::StreamPut {
+            stream: STREAM,
+            created: TimestampNs(0),
+            changed: TimestampNs(0),
+            config: &config,
+        }
+        .encode(out);
+    });
+    large.expect("accepted");
+    assert_eq!(committer.step(), Step::Committed(1));
+    assert_eq!(queue.room(Class::Append), Err(EnqueueError::Full));
+    assert_eq!(committer.step(), Step::Idle);
+    assert_eq!(queue.room(Class::Append), Ok(()));
+}
+
 #[test]
 fn a_record_larger_than_a_file_gets_a_file_of_its_own() {
     let disk = SimDisk::new(1);
