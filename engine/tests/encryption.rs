@@ -8,7 +8,8 @@ use std::path::Path;
 use riverlog_engine::io::sim::{SimClock, SimDisk};
 use riverlog_engine::io::{Env, Io};
 use riverlog_engine::{
-    Append, Compression, Key, KeyId, KeyRing, OpenError, Seq, Store, StoreOptions, StreamConfig,
+    Append, Compression, Filter, Key, KeyId, KeyRing, OpenError, Seq, Store, StoreOptions,
+    StreamConfig,
 };
 use support::DIR;
 use support::sample::content;
@@ -322,6 +323,66 @@ fn reencryption_frees_the_old_key() {
         let store = open(&disk, 3, Some(KeyRing::new(key(2)))).expect("without the old key");
         check(&store, 28);
     }
+}
+
+/// Files of message ids get the new key as well, long before their window has passed.
+#[test]
+fn reencryption_covers_message_ids() {
+    for old in [None, Some(key(1))] {
+        let disk = SimDisk::new(1);
+        drop(fill(&disk, old.clone().map(KeyRing::new), Compression::S2));
+        let ring = match &old {
+            Some(old) => KeyRing::new(key(2)).with_previous(old.clone()),
+            None => KeyRing::new(key(2)),
+        };
+        let store = open(&disk, 2, Some(ring)).expect("rotated");
+        store.reencrypt();
+        store.compact().expect("no fault");
+        store.step().expect("no fault");
+        assert_eq!(keys_in_use(&store), [Some(key(2).id())]);
+        drop(store);
+        let store = open(&disk, 3, Some(KeyRing::new(key(2)))).expect("without the old key");
+        let stream = store.stream(SECRETS[0]).expect("the stream");
+        let id = format!("{}-1", SECRETS[6]);
+        let again = stream.append_nosync(&Append {
+            subject: SECRETS[3].as_bytes(),
+            msg_id: Some(id.as_bytes()),
+            ..Append::default()
+        });
+        let again = again.expect("answered");
+        assert_eq!((again.duplicate, again.seq), (true, Seq(1)));
+    }
+}
+
+/// Index runs that were merged are derived: they are made anew with the new key.
+#[test]
+fn reencryption_covers_merged_index_runs() {
+    let disk = SimDisk::new(1);
+    let store = fill_without_window(&disk, Some(KeyRing::new(key(1))));
+    for _ in 0..4 {
+        append(&store, 5);
+        store.checkpoint().expect("sealed");
+    }
+    store.step().expect("merged");
+    let stream = store.stream(SECRETS[0]).expect("the stream");
+    let subject = [Filter::new(SECRETS[3].as_bytes()).expect("a filter")];
+    assert_eq!(stream.num_pending(&subject, Seq(1)).expect("answered"), 45);
+    let names = content(&disk).into_keys();
+    let runs: Vec<String> = names.filter(|name| name.ends_with(".idx")).collect();
+    let merged = |run: &String| !content(&disk).contains_key(&run.replace("idx", "seg"));
+    assert!(runs.iter().any(merged), "{runs:?}");
+    drop((stream, store));
+    let ring = KeyRing::new(key(2)).with_previous(key(1));
+    let store = open(&disk, 2, Some(ring)).expect("rotated");
+    store.reencrypt();
+    store.compact().expect("no fault");
+    store.step().expect("no fault");
+    assert_eq!(keys_in_use(&store), [Some(key(2).id())]);
+    let stream = store.stream(SECRETS[0]).expect("the stream");
+    assert_eq!(stream.num_pending(&subject, Seq(1)).expect("answered"), 45);
+    drop((stream, store));
+    let store = open(&disk, 3, Some(KeyRing::new(key(2)))).expect("without the old key");
+    check(&store, 45);
 }
 
 /// The power goes after every change of the disk during the rewriting: the next start has everything

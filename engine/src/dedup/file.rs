@@ -127,6 +127,11 @@ impl IdFile {
         FileKey::new(FileKind::Ids, id.0)
     }
 
+    /// The key that the file is encrypted with.
+    pub fn key_id(&self) -> Option<KeyId> {
+        self.manifest.key
+    }
+
     pub fn entries(&self) -> u64 {
         self.manifest.entries
     }

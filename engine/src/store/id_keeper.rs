@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::catalogue::Catalogue;
 use super::error::CheckpointError;
@@ -211,7 +212,8 @@ impl IdKeeper {
         if self.failed_at == Some(epoch) || !self.in_doubt.is_empty() {
             return Ok(false);
         }
-        let Some(inputs) = mergeable(&self.shared.ids.list()) else {
+        let files = self.shared.ids.list();
+        let Some(inputs) = self.rekeyed(&files).or_else(|| mergeable(&files)) else {
             return Ok(false);
         };
         match self.begin(&inputs, step, now) {
@@ -219,6 +221,25 @@ impl IdKeeper {
             Err(error) => self.give_up(&error),
         }
         Ok(self.merge.is_some())
+    }
+
+    /// Files that have another key than new files have, if all of them are to be rewritten. A damaged
+    /// one keeps its key until it has expired.
+    fn rekeyed(&self, files: &[Arc<IdFile>]) -> Option<Vec<Arc<IdFile>>> {
+        let shared = &self.shared;
+        if !shared.rekey.ids.load(Ordering::Acquire) {
+            return None;
+        }
+        let current = shared.env.keys.as_ref().map(|keys| keys.current().id());
+        let other = files
+            .iter()
+            .filter(|file| !file.is_damaged() && file.key_id() != current);
+        let other: Vec<_> = other.take(MERGE_FILES).cloned().collect();
+        if other.is_empty() {
+            shared.rekey.ids.store(false, Ordering::Release);
+            return None;
+        }
+        Some(other)
     }
 
     fn begin(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::layout::Layout;
 use crate::format::file_header::{self, FileHeader, FileKind};
@@ -20,6 +21,25 @@ pub struct KeyUse {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// Which kinds of files with another key than new ones have are to be rewritten.
+#[derive(Debug, Default)]
+pub(crate) struct Rekey {
+    pub segments: AtomicBool,
+    /// Files of message ids.
+    pub ids: AtomicBool,
+    /// Merged index runs, which are dropped and made anew. The others are rewritten with their segments.
+    pub runs: AtomicBool,
+}
+
+impl Rekey {
+    /// Asks for all of them.
+    pub fn ask(&self) {
+        for kind in [&self.segments, &self.ids, &self.runs] {
+            kind.store(true, Ordering::Release);
+        }
+    }
 }
 
 /// Reads the header of every file.
@@ -50,7 +70,7 @@ pub(super) fn keys_in_use(env: &Env, layout: &Layout) -> io::Result<Vec<KeyUse>>
 }
 
 /// A file's header; `None` if it has none (any more).
-fn header(env: &Env, path: &Path) -> io::Result<Option<FileHeader>> {
+pub(super) fn header(env: &Env, path: &Path) -> io::Result<Option<FileHeader>> {
     let file = match env.io.open(path, OpenMode::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering;
 use super::catalogue::Catalogue;
 use super::checkpoint::Checkpointer;
 use super::error::CheckpointError;
+use super::key_use::header;
 use super::keys::{self, kind};
 use super::layout::Layout;
 use super::shared::StoreShared;
@@ -111,6 +112,9 @@ impl RunMerger {
         if self.job.is_some() {
             return self.advance(checkpointer, wait).map(|()| true);
         }
+        if self.shared.rekey.runs.swap(false, Ordering::AcqRel) {
+            self.drop_rekeyed();
+        }
         if !self.shared.index_work.swap(false, Ordering::AcqRel) {
             return Ok(false);
         }
@@ -121,6 +125,28 @@ impl RunMerger {
         }
         written?;
         Ok(self.begin(checkpointer))
+    }
+
+    /// Drops merged runs that have another key than new files have.
+    fn drop_rekeyed(&self) {
+        let current = self
+            .shared
+            .env
+            .keys
+            .as_ref()
+            .map(|ring| ring.current().id());
+        for core in self.catalogue.file_streams() {
+            let runs = core.lock().runs.clone();
+            for run in runs.iter() {
+                match header(&self.shared.env, &self.layout.index(run.manifest.id)) {
+                    Ok(Some(header)) if header.key == current => {}
+                    Ok(_) => core.drop_run(run),
+                    Err(error) => {
+                        tracing::warn!(run = run.manifest.id.0, %error, "cannot read an index run");
+                    }
+                }
+            }
+        }
     }
 
     /// Looks for runs to merge and begins; false if there is nothing to merge.

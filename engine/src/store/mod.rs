@@ -325,10 +325,10 @@ impl Store {
     /// step of a rotation, or of the move to encryption. Returns at once; background work does it file by
     /// file, at the rate of compaction ([`StoreOptions::compaction`]; at rate 0 not at all), and
     /// [`Store::keys_in_use`] shows how far it is. It is forgotten when the store closes. A damaged file
-    /// stays as it is, and a file of message ids until their window has passed.
+    /// stays as it is.
     pub fn reencrypt(&self) {
         let shared = &self.inner.shared;
-        shared.rekey.store(true, Ordering::Release);
+        shared.rekey.ask();
         shared.space.change();
         shared.wake.ask();
     }

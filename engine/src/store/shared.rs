@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::damage::DamageLog;
 use super::jobs::Jobs;
+use super::key_use::Rekey;
 use super::options::StoreOptions;
 use super::scrub::ScrubControl;
 use super::space::SpaceMetrics;
@@ -70,8 +71,7 @@ pub(crate) struct StoreShared {
     next_consumer: AtomicU64,
     /// Deleted consumers that no checkpoint holds.
     deleted_consumers: Mutex<Vec<(StreamId, ConsumerId, Lsn)>>,
-    /// Sealed files with another key than new ones are to be rewritten.
-    pub rekey: AtomicBool,
+    pub rekey: Rekey,
     /// In manual mode, what a caller that waits does itself.
     pump: OnceLock<Box<dyn Fn(Pump) + Send + Sync>>,
 }
@@ -165,7 +165,7 @@ impl StoreShared {
             observers: RwLock::new(Arc::from([])),
             next_consumer: AtomicU64::new(next_consumer),
             deleted_consumers: Mutex::default(),
-            rekey: AtomicBool::new(false),
+            rekey: Rekey::default(),
             pump: OnceLock::new(),
         }
     }

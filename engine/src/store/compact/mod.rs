@@ -69,7 +69,7 @@ pub(super) enum Effort {
 /// The first file that has another key than new files have, if all of them are to be rewritten.
 fn rekeyed(store: &Checkpointer, usable: &[Facts]) -> Option<SegmentId> {
     let shared = &store.shared;
-    if !shared.rekey.load(Ordering::Acquire) {
+    if !shared.rekey.segments.load(Ordering::Acquire) {
         return None;
     }
     let current = shared.env.keys.as_ref().map(|keys| keys.current().id());
@@ -79,7 +79,7 @@ fn rekeyed(store: &Checkpointer, usable: &[Facts]) -> Option<SegmentId> {
     };
     let found = usable.iter().find(|file| has_other_key(file.id));
     if found.is_none() {
-        shared.rekey.store(false, Ordering::Release);
+        shared.rekey.segments.store(false, Ordering::Release);
     }
     found.map(|file| file.id)
 }
