@@ -281,14 +281,21 @@ impl CommitQueue {
     /// As [`CommitQueue::room`], but while the answer is `Full` the waker is kept and called once,
     /// after the next commit or release.
     pub fn poll_room(&self, class: Class, waker: &Waker) -> Poll<Result<(), EnqueueError>> {
+        self.poll_changed(waker, || match self.room(class) {
+            Err(EnqueueError::Full) => None,
+            answer => Some(answer),
+        })
+    }
+
+    /// The answer, or the waker is kept and called once, after the next commit, release or stall.
+    fn poll_changed<T>(&self, waker: &Waker, answer: impl FnOnce() -> Option<T>) -> Poll<T> {
         let mut waiting = self
             .room_waiters
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // Asked under the lock: a commit that makes room afterwards sees the waker.
-        match self.room(class) {
-            Err(EnqueueError::Full) => {}
-            answer => return Poll::Ready(answer),
+        // Asked under the lock: a change that comes afterwards sees the waker.
+        if let Some(answer) = answer() {
+            return Poll::Ready(answer);
         }
         if !waiting.iter().any(|known| known.will_wake(waker)) {
             waiting.push(waker.clone());
@@ -366,20 +373,7 @@ impl CommitQueue {
     /// Blocks until `lsn` is durable, or until the log cannot take it before files are released:
     /// whoever releases them must not wait for it. Not for manual mode.
     pub fn wait_settled(&self, lsn: Lsn) -> Result<(), Stopped> {
-        block_on(|waker| {
-            let mut waiting = self
-                .room_waiters
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            // Asked under the lock: a commit or stall that comes afterwards sees the waker.
-            if let Some(settled) = self.settled(lsn) {
-                return Poll::Ready(settled);
-            }
-            if !waiting.iter().any(|known| known.will_wake(waker)) {
-                waiting.push(waker.clone());
-            }
-            Poll::Pending
-        })
+        block_on(|waker| self.poll_changed(waker, || self.settled(lsn)))
     }
 
     /// What [`CommitQueue::wait_settled`] waits for; `None` while it may still come.
