@@ -43,7 +43,10 @@ impl Rng {
     }
 }
 
-fn action(rng: &mut Rng) -> Action {
+fn action(rng: &mut Rng, ttl: bool) -> Action {
+    if ttl && rng.below(6) == 0 {
+        return Action::AppendTtl(rng.below(5) as u8, rng.below(9) as u8);
+    }
     match rng.below(100) {
         0..=54 => Action::Append {
             subject: rng.below(5) as u8,
@@ -144,6 +147,12 @@ impl World {
         (self.seed % 2) as u8 * support::ENCRYPTED
     }
 
+    /// In some worlds messages have a life time of their own. No call fails in these: what is due may
+    /// stay then, and the model knows of the beginning of a stream only how far that went.
+    fn has_ttl(&self) -> bool {
+        self.seed % 8 > 4
+    }
+
     fn fail(&self, life: u64, what: &str) -> ! {
         panic!("seed {}, life {life}: {what}", self.seed)
     }
@@ -239,7 +248,7 @@ impl World {
 
     /// One life: actions until the power goes, the log fails or the script ends.
     fn live(&mut self, disk: &SimDisk, life: u64, pairs: &mut [Pair]) {
-        let faulty = self.break_something(disk);
+        let faulty = !self.has_ttl() && self.break_something(disk);
         for pair in &mut *pairs {
             pair.faulty = faulty;
         }
@@ -248,7 +257,8 @@ impl World {
         }
         let steps = 20 + self.rng.below(120);
         for step in 0..steps {
-            let action = action(&mut self.rng);
+            let has_ttl = self.has_ttl();
+            let action = action(&mut self.rng, has_ttl);
             let at = self.rng.below(pairs.len() as u64) as usize;
             let pause_ns = match self.rng.below(10) {
                 0 => 1_300_000_000,

@@ -19,7 +19,7 @@ use riverlog_engine::io::{Clock, Env};
 use riverlog_engine::{
     Append, AppendError, Compression, Consumer, Filter, Key, KeyRing, Lsn, Next, OpenError,
     PurgeRequest, ReadError, Retention, Seq, Store, StoreOptions, Stream, StreamConfig, Threads,
-    TimestampNs,
+    TimestampNs, Ttl,
 };
 
 /// Directory of the store on any disk.
@@ -33,6 +33,8 @@ pub enum Action {
         len: u16,
         id: Option<u8>,
     },
+    /// Appends a small message that lives for n seconds; 0 stands for ever.
+    AppendTtl(u8, u8),
     /// Deletes the n-th live message.
     Delete(u16),
     PurgeSubject(u8),
@@ -339,7 +341,10 @@ impl Pair {
         }
         let mut model = self.model();
         match action {
-            Action::Append { subject, len, id } => return self.append(*subject, *len, *id),
+            Action::Append { subject, len, id } => return self.append(*subject, *len, *id, None),
+            Action::AppendTtl(subject, seconds) => {
+                return self.append(*subject, 0, None, Some(*seconds));
+            }
             Action::Delete(nth) => {
                 let Some(seq) = nth_of(&model, *nth) else {
                     return Ok(());
@@ -413,7 +418,13 @@ impl Pair {
         Ok(())
     }
 
-    fn append(&mut self, subject: u8, len: u16, id: Option<u8>) -> Result<(), Halt> {
+    fn append(
+        &mut self,
+        subject: u8,
+        len: u16,
+        id: Option<u8>,
+        ttl_s: Option<u8>,
+    ) -> Result<(), Halt> {
         let subject = subject_name(subject);
         self.appended += 1;
         let mut payload = format!("{:08}", self.appended).into_bytes();
@@ -423,6 +434,12 @@ impl Pair {
             subject: subject.as_bytes(),
             payload: &payload,
             msg_id: id.as_ref().map(|id| id.as_bytes()),
+            ttl: ttl_s.map(|seconds| match seconds {
+                0 => Ttl::Never,
+                _ => Ttl::For {
+                    ttl_ns: u64::from(seconds) * 1_000_000_000,
+                },
+            }),
             ..Append::default()
         };
         let mut answer = self.stream.append_nosync(&append);
@@ -450,6 +467,14 @@ impl Pair {
             return Err(Halt::Differs(format!(
                 "append answered {found:?}, model {expected:?}"
             )));
+        }
+        if let ModelAppend::Stored(seq) = found
+            && let Some(message) = model.msgs.get_mut(&seq)
+        {
+            message.ttl_ns = ttl_s.map(|seconds| match seconds {
+                0 => i64::MAX,
+                _ => i64::from(seconds) * 1_000_000_000,
+            });
         }
         self.push(lsn, model);
         Ok(())

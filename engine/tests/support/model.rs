@@ -15,6 +15,8 @@ pub struct ModelMessage {
     /// Accounted bytes besides subject and payload (LIM-012, LIM-013).
     pub overhead: u64,
     pub ts_ns: i64,
+    /// Its own life time; the largest one also outlives the maximum age.
+    pub ttl_ns: Option<i64>,
 }
 
 impl ModelMessage {
@@ -93,6 +95,7 @@ impl ModelStream {
                 Storage::Memory => 16,
             },
             ts_ns,
+            ttl_ns: None,
         };
         let mut victims = Vec::new();
         let own = self.of_subject(subject);
@@ -143,12 +146,15 @@ impl ModelStream {
 
     /// Removes what is too old and lies below a sequence.
     pub fn expire(&mut self, config: &StreamConfig, below: u64, now_ns: i64) {
-        let Some(age_max) = config.age_max_ns else {
-            return;
-        };
+        let age_max = config.age_max_ns.unwrap_or(u64::MAX);
         let age_max = i64::try_from(age_max).unwrap_or(i64::MAX);
-        self.msgs
-            .retain(|seq, message| *seq >= below || message.ts_ns + age_max > now_ns);
+        self.msgs.retain(|seq, message| {
+            let life_ns = match message.ttl_ns {
+                Some(i64::MAX) => i64::MAX,
+                ttl_ns => ttl_ns.unwrap_or(i64::MAX).min(age_max),
+            };
+            *seq >= below || message.ts_ns.saturating_add(life_ns) > now_ns
+        });
     }
 
     /// Deletes a message on request.
