@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use riverlog_engine::io::Env;
-use riverlog_engine::io::sim::{SimClock, SimDisk};
+use riverlog_engine::io::sim::{Fault, SimClock, SimDisk, Trigger};
 use riverlog_engine::{
     Append, AppendError, Discard, ExpectSubject, Filter, PurgeRequest, Rollup, Seq, Storage, Store,
     StoreOptions, Stream, StreamConfig, Threads,
@@ -416,4 +416,42 @@ fn messages_expire_in_order_of_their_age() {
         assert!(f.live().is_empty());
         assert_eq!(f.stream.state().last_seq, Seq(4));
     });
+}
+
+/// The second file cannot be read: nothing of the first one leaves either.
+#[test]
+fn a_purge_that_fails_removes_nothing() {
+    let (disk, clock) = (SimDisk::new(1), SimClock::new(START_NS));
+    let store = open(&disk, &clock, 1);
+    let config = StreamConfig {
+        name: "S".into(),
+        ..StreamConfig::default()
+    };
+    let (stream, _) = store.create_stream(config).expect("a stream");
+    for _ in 0..2 {
+        for _ in 0..10 {
+            stream
+                .append_nosync(&message("s", "payload"))
+                .expect("stored");
+        }
+        store.checkpoint().expect("sealed");
+    }
+    let state = stream.state();
+    let request = PurgeRequest {
+        below: Some(Seq(15)),
+        ..PurgeRequest::default()
+    };
+    // Reads of the first file only are allowed.
+    let second = disk.files().into_iter().map(|(path, _)| path);
+    let second = second.filter(|path| path.ends_with(".seg")).max();
+    disk.inject_on(
+        &second.expect("two files"),
+        Fault::ReadError,
+        Trigger::Always,
+    );
+    assert!(stream.purge(&request).is_err());
+    assert_eq!(stream.state(), state);
+    disk.clear_faults();
+    let (purged, _) = stream.purge(&request).expect("purged");
+    assert_eq!((purged, stream.state().first_seq), (14, Seq(15)));
 }

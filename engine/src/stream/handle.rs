@@ -289,7 +289,9 @@ impl Stream {
         Ok(Some(self.ticket(removed.lsn)))
     }
 
-    /// Removes messages by filter, position or count, as one unit.
+    /// Removes messages by filter, position or count. Many of them (thousands) leave in steps: after a
+    /// failure or a crash in between a part is removed, and the call can be repeated. Fewer leave
+    /// together or not at all.
     pub fn purge(&self, request: &PurgeRequest) -> Result<(u64, Ticket), ChangeError> {
         let removed = self.core.purge(request)?;
         for consumer in self.consumer_cores() {

@@ -253,7 +253,8 @@ impl StreamCore {
     }
 
     /// Removes the oldest messages until `done` says so of what is left: number of messages, their
-    /// bytes, and the first sequence.
+    /// bytes, and the first sequence. Up to [`STEP`] messages leave as one unit or, if one of them
+    /// cannot be read, not at all.
     fn remove_front(
         &self,
         done: &mut dyn FnMut(u64, u64, u64) -> bool,
@@ -262,36 +263,56 @@ impl StreamCore {
             msgs: 0,
             lsn: self.lock().last_lsn,
         };
+        let mut victims = Vec::new();
         loop {
-            let mut victims = Vec::new();
-            let mut missing = None;
+            let missing = self.front_victims(&mut victims, done);
+            if let Some(seq) = missing
+                && victims.len() < STEP
             {
-                let data = self.lock();
-                let (mut msgs, mut bytes) = (data.msgs, data.bytes);
-                let mut seq = data.tombstones.next_live(data.first_seq);
-                while msgs > 0 && !done(msgs, bytes, seq) && victims.len() < STEP {
-                    let Some(size) = data.size_at(seq) else {
-                        missing = Some(seq);
-                        break;
-                    };
-                    victims.push((seq, size));
-                    msgs -= 1;
-                    bytes = bytes.saturating_sub(u64::from(size));
-                    seq = data.tombstones.next_live(seq + 1);
-                }
+                self.load_front(seq)?;
+                continue;
             }
-            let progress = !victims.is_empty();
-            if progress {
-                let removed = self.remove(victims)?;
-                total.msgs += removed.msgs;
-                total.lsn = removed.lsn;
+            if victims.is_empty() {
+                return Ok(total);
             }
-            match missing {
-                Some(seq) => self.load_front(seq)?,
-                None if progress => {}
-                None => return Ok(total),
-            }
+            let removed = self.remove(std::mem::take(&mut victims))?;
+            total.msgs += removed.msgs;
+            total.lsn = removed.lsn;
         }
+    }
+
+    /// Adds to `victims`, oldest messages with their sizes, until `done` or [`STEP`] of them are
+    /// there. Returns a message whose size has to be loaded first.
+    fn front_victims(
+        &self,
+        victims: &mut Vec<(u64, u32)>,
+        done: &mut dyn FnMut(u64, u64, u64) -> bool,
+    ) -> Option<u64> {
+        let data = self.lock();
+        victims.retain(|(seq, _)| data.is_live(*seq));
+        let held: u64 = victims.iter().map(|(_, size)| u64::from(*size)).sum();
+        let mut msgs = data.msgs - victims.len() as u64;
+        let mut bytes = data.bytes.saturating_sub(held);
+        // What others removed meanwhile need not leave here.
+        while let Some((seq, size)) = victims.last().copied()
+            && done(msgs + 1, bytes + u64::from(size), seq)
+        {
+            victims.pop();
+            msgs += 1;
+            bytes += u64::from(size);
+        }
+        let from = victims.last().map_or(data.first_seq, |(seq, _)| seq + 1);
+        let mut seq = data.tombstones.next_live(from);
+        while msgs > 0 && !done(msgs, bytes, seq) && victims.len() < STEP {
+            let Some(size) = data.size_at(seq) else {
+                return Some(seq);
+            };
+            victims.push((seq, size));
+            msgs -= 1;
+            bytes = bytes.saturating_sub(u64::from(size));
+            seq = data.tombstones.next_live(seq + 1);
+        }
+        None
     }
 }
 
