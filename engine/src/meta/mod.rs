@@ -113,10 +113,11 @@ impl MetaLog {
             });
         };
         let found = read::read(env, path, *no, store_uuid)?;
-        // Whatever has a lower number was complete before this one was begun.
-        for (_, old) in &files[..files.len() - 1] {
-            env.io.remove(old).map_err(MetaError::io(old))?;
-        }
+        // Whatever has a lower number was complete before this one was begun. It stays until a newer
+        // file is there for certain: an earlier run may have failed to sync the directory, and a power
+        // cut can then still take the name of this one back. So it is with a log just created.
+        let is_new = *no == 1 && found.next_lsn <= Lsn(2);
+        let name_in_doubt = files.len() > 1 || is_new;
         remove_temporary(env, dir).map_err(MetaError::io(dir))?;
         let file = env
             .io
@@ -138,7 +139,7 @@ impl MetaLog {
         let mut log = MetaLog::with_state(env, dir, store_uuid, found.map, current, found.cut);
         // Nothing is written behind a torn frame: the next commit moves the state to a clean file.
         // Until then nothing has changed, whatever else stops the store from opening.
-        log.in_doubt = log.cut.is_some() || found.key != log.file.sealer.key();
+        log.in_doubt = name_in_doubt || log.cut.is_some() || found.key != log.file.sealer.key();
         log.key = found.key;
         Ok(log)
     }
@@ -255,6 +256,18 @@ impl MetaLog {
             self.compact_or_wait();
         }
         Ok(())
+    }
+
+    /// Makes certain that a restart finds the present state and no other one, which an earlier run may
+    /// have left behind. Call it before anything is removed that only another state would name.
+    ///
+    /// # Errors
+    /// As for [`MetaLog::commit`].
+    pub fn settle(&mut self) -> io::Result<()> {
+        match self.in_doubt {
+            true => self.compact(),
+            false => Ok(()),
+        }
     }
 
     /// The key that the file is encrypted with.

@@ -91,7 +91,7 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
     let (uuid, created) = (identity.uuid, identity.created);
     report.created = created;
     let meta = MetaLog::open(&env, &layout.meta_dir(), uuid);
-    let meta = meta.map_err(|error| meta_error(&env, error))?;
+    let mut meta = meta.map_err(|error| meta_error(&env, error))?;
     let scrub_place = meta.get(keys::SCRUB).map(<[u8]>::to_vec);
     let mut recovered = read_meta(&meta, &layout, uuid)?;
     check_keys(&env, &layout, &recovered)?;
@@ -109,7 +109,15 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
     report.lost = replayed.lost.clone();
     let keep = !replayed.lost.is_empty();
     recovered.drop_doubtful_runs(Lsn(replayed.next_lsn.0 - 1), !keep);
-    report.orphans_removed = remove_orphans(&env, &layout, &mut recovered, keep)?;
+    let orphans = match (meta.settle(), keep) {
+        (Ok(()), false) => Orphans::Remove,
+        (Ok(()), true) => Orphans::Rename,
+        (Err(error), _) => {
+            tracing::warn!(%error, "files that no metadata names stay until the next start");
+            Orphans::Leave
+        }
+    };
+    report.orphans_removed = remove_orphans(&env, &layout, &mut recovered, orphans)?;
 
     let queue_options = QueueOptions {
         bytes_max: options.queue_bytes_max,
@@ -320,15 +328,24 @@ fn replay(
     })
 }
 
+/// What becomes of files that no commit names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Orphans {
+    Remove,
+    /// Operations are missing from the log: sealed files may hold what it has lost (A5).
+    Rename,
+    /// A power cut may still bring back metadata that names them.
+    Leave,
+}
+
 /// Removes sealed files, of messages or of ids, that no commit names, and index runs that no stream
 /// is answered from: a checkpoint or a merge was interrupted before its commit, and the log or other
-/// files still had everything. Their numbers are not used again. With `keep`, because operations are
-/// missing from the log, sealed files are only renamed: they may hold what the log has lost (A5).
+/// files still had everything. Their numbers are not used again.
 fn remove_orphans(
     env: &Env,
     layout: &Layout,
     recovered: &mut Recovered,
-    keep: bool,
+    orphans: Orphans,
 ) -> Result<usize, OpenError> {
     // The index directory may have been deleted with everything in it: it is derived.
     let idx_dir = layout.idx_dir();
@@ -351,11 +368,11 @@ fn remove_orphans(
                 continue;
             };
             recovered.next_segment = recovered.next_segment.max(number.saturating_add(1));
-            if named {
+            if named || orphans == Orphans::Leave {
                 continue;
             }
             let file: PathBuf = dir.join(&entry.name);
-            if keep && dir != layout.idx_dir() {
+            if orphans == Orphans::Rename && dir != layout.idx_dir() {
                 let kept = dir.join(format!("{}.kept", entry.name));
                 tracing::error!(file = %kept.display(), "a sealed file that no metadata names is kept");
                 env.io

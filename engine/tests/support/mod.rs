@@ -8,8 +8,7 @@ pub mod sample;
 pub mod script;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use consumer_model::ModelConsumer;
 use model::{ModelAppend, ModelStream};
@@ -136,8 +135,11 @@ pub struct Pair {
     pub history: Vec<(Lsn, ModelStream)>,
     appended: u64,
     clock: Arc<dyn Clock>,
-    /// When the store's background work last removed what was too old, of all its streams.
-    upkeep_at: Arc<AtomicI64>,
+    /// When the store's background work removed what was too old, of all its streams, and whether it
+    /// came to its end.
+    upkeeps: Arc<Mutex<Vec<(i64, bool)>>>,
+    /// Those of them that the model has followed.
+    followed: usize,
     /// The disk fails calls: what is too old may leave later, but never what is not.
     pub faulty: bool,
     /// An operation of the consumer was refused. It may have taken effect in memory all the same, so
@@ -240,7 +242,8 @@ impl Pair {
             appended: model.last_seq,
             history: vec![(lsn, model)],
             clock: env.clock.clone(),
-            upkeep_at: Arc::new(AtomicI64::new(i64::MIN)),
+            upkeeps: Arc::default(),
+            followed: 0,
             faulty: false,
             consumer_unknown: false,
         })
@@ -248,27 +251,34 @@ impl Pair {
 
     /// Says that this stream is in the same store as that of `other`.
     pub fn in_store_of(&mut self, other: &Pair) {
-        self.upkeep_at = other.upkeep_at.clone();
+        self.upkeeps = other.upkeeps.clone();
     }
 
-    /// Applies to the model what background work has removed meanwhile.
+    /// Applies to the model what background work has removed meanwhile, one time after the other: a
+    /// crash can bring back what each of them left.
     pub fn catch_up(&mut self) {
-        let mut model = self.model();
-        let before = model.msgs.len();
-        let below = match self.faulty {
-            true => self.stream.state().first_seq.0,
-            false => u64::MAX,
-        };
-        let now_ns = self.upkeep_at.load(Ordering::SeqCst);
-        model.expire(&self.config, below, now_ns);
-        if model.msgs.len() < before {
-            // A store that stopped meanwhile may not have come that far.
-            let lsn = match self.store.stopped() {
-                None => self.store.barrier().lsn(),
-                Some(_) => Lsn(u64::MAX),
+        let upkeeps = self.upkeeps.clone();
+        let upkeeps = upkeeps.lock().unwrap_or_else(PoisonError::into_inner);
+        for (now_ns, completed) in upkeeps.get(self.followed..).unwrap_or_default() {
+            let mut model = self.model();
+            let before = model.msgs.len();
+            let below = match self.faulty {
+                true => self.stream.state().first_seq.0,
+                false => u64::MAX,
             };
-            self.push(lsn, model);
+            model.expire(&self.config, below, *now_ns);
+            if model.msgs.len() < before {
+                // A store that stopped meanwhile may not have come that far. What a failed call left,
+                // `below` says.
+                let is_sure = self.store.stopped().is_none() && (*completed || self.faulty);
+                let lsn = match is_sure {
+                    true => self.store.barrier().lsn(),
+                    false => Lsn(u64::MAX),
+                };
+                self.push(lsn, model);
+            }
         }
+        self.followed = upkeeps.len();
     }
 
     fn now(&self) -> TimestampNs {
@@ -482,8 +492,12 @@ impl Pair {
 
     /// Background work, which also removes what is too old.
     fn upkeep(&mut self) -> Result<(), Halt> {
-        self.upkeep_at.store(self.now().0, Ordering::SeqCst);
+        let now_ns = self.now().0;
         let done = self.store.step().map_err(halt);
+        self.upkeeps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((now_ns, done.is_ok()));
         self.catch_up();
         done
     }
