@@ -2,6 +2,7 @@
 
 mod backup;
 mod encryption;
+mod metadata;
 mod sealed;
 
 use std::borrow::Cow;

@@ -15,7 +15,7 @@ mod id_tests;
 mod identity;
 mod jobs;
 mod key_use;
-mod keys;
+pub(crate) mod keys;
 mod layout;
 mod maintenance;
 mod merge_runs;
@@ -29,7 +29,7 @@ mod share;
 pub(crate) mod shared;
 mod space;
 mod status;
-mod stored;
+pub(crate) mod stored;
 mod verify;
 
 use std::path::Path;
