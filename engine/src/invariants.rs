@@ -68,11 +68,11 @@ pub fn is_visible(seq: u64, durable_seq: u64) -> bool {
     seq <= durable_seq
 }
 
-/// I13: tails are within twice their budget, which appends wait at, and one message that was admitted
+/// I13: tails are within their budget, which appends wait at, and one message that was admitted
 /// before by each of `writers`.
 pub fn within_tail_budget(tail_bytes: u64, budget: u64, writers: u64) -> bool {
     let overshoot = writers.saturating_mul(MESSAGE_BYTES_MAX as u64);
-    tail_bytes <= budget.saturating_mul(2).saturating_add(overshoot)
+    tail_bytes <= budget.saturating_add(overshoot)
 }
 
 /// The first violated invariant of a stream and its consumers, if any. Walks everything they hold in

@@ -268,8 +268,7 @@ impl StoreShared {
 
     /// True when tails hold so much that appends have to wait for a checkpoint.
     fn tails_full(&self) -> bool {
-        self.tail_ram() > self.tail_ram_budget.saturating_mul(2)
-            || self.ids_ram() > self.tail_ram_budget / 2
+        self.tail_ram() > self.tail_ram_budget || self.ids_ram() > self.tail_ram_budget / 2
     }
 
     /// Blocks while appends are refused as busy: the queue or the tails are full, and that can end.

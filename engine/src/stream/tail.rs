@@ -19,39 +19,95 @@ const CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// Accounted RAM of one slot besides its body, in bytes.
 const SLOT_BYTES: u64 = 112;
 
-/// Live sequences of one subject in a tail, ascending, with their accounted sizes.
-#[derive(Debug, Default)]
-pub struct SubjectSeqs(VecDeque<(u64, u32)>);
+/// A sequence and the accounted size of its message.
+type SeqSize = (u64, u32);
+
+/// Live sequences of one subject in a tail, ascending, with their accounted sizes. Where subjects
+/// are many most have one message, which takes no allocation.
+#[derive(Debug)]
+pub enum SubjectSeqs {
+    /// The only one.
+    One((u64, u32)),
+    /// Any number.
+    Many(VecDeque<(u64, u32)>),
+}
 
 impl SubjectSeqs {
+    fn slices(&self) -> (&[SeqSize], &[SeqSize]) {
+        match self {
+            SubjectSeqs::One(one) => (std::slice::from_ref(one), &[]),
+            SubjectSeqs::Many(many) => many.as_slices(),
+        }
+    }
+
     /// Number of sequences.
     pub fn len(&self) -> usize {
-        self.0.len()
+        match self {
+            SubjectSeqs::One(_) => 1,
+            SubjectSeqs::Many(many) => many.len(),
+        }
     }
 
     /// Newest sequence and its size.
     pub fn last(&self) -> Option<(u64, u32)> {
-        self.0.back().copied()
+        match self {
+            SubjectSeqs::One(one) => Some(*one),
+            SubjectSeqs::Many(many) => many.back().copied(),
+        }
     }
 
     /// All, ascending.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, u32)> + '_ {
-        self.0.iter().copied()
+        let (front, back) = self.slices();
+        front.iter().chain(back).copied()
     }
 
     /// Number of sequences in `first..=last`.
     pub fn count_in(&self, first: u64, last: u64) -> u64 {
-        let before = self.0.partition_point(|(seq, _)| *seq < first);
-        let up_to = self.0.partition_point(|(seq, _)| *seq <= last);
+        let (front, back) = self.slices();
+        let below = |wanted: &dyn Fn(u64) -> bool| {
+            front.partition_point(|(seq, _)| wanted(*seq))
+                + back.partition_point(|(seq, _)| wanted(*seq))
+        };
+        let before = below(&|seq| seq < first);
+        let up_to = below(&|seq| seq <= last);
         up_to.saturating_sub(before) as u64
     }
 
-    fn remove(&mut self, seq: u64) -> Option<(u64, u32)> {
-        if self.0.front().is_some_and(|(first, _)| *first == seq) {
-            return self.0.pop_front();
+    /// Accounted size of the message at `seq`.
+    fn size_of(&self, seq: u64) -> Option<u32> {
+        match self {
+            SubjectSeqs::One((one, size)) => (*one == seq).then_some(*size),
+            SubjectSeqs::Many(many) => {
+                let at = many.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
+                many.get(at).map(|(_, size)| *size)
+            }
         }
-        let at = self.0.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
-        self.0.remove(at)
+    }
+
+    fn push(&mut self, seq: u64, size: u32) {
+        match self {
+            SubjectSeqs::One(one) => {
+                *self = SubjectSeqs::Many(VecDeque::from([*one, (seq, size)]));
+            }
+            SubjectSeqs::Many(many) => many.push_back((seq, size)),
+        }
+    }
+
+    /// Removes a sequence and returns its size.
+    fn remove(&mut self, seq: u64) -> Option<u32> {
+        let size = self.size_of(seq)?;
+        match self {
+            SubjectSeqs::One(_) => *self = SubjectSeqs::Many(VecDeque::new()),
+            SubjectSeqs::Many(many) if many.front().is_some_and(|(first, _)| *first == seq) => {
+                many.pop_front();
+            }
+            SubjectSeqs::Many(many) => {
+                let at = many.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
+                many.remove(at);
+            }
+        }
+        Some(size)
     }
 }
 
@@ -173,18 +229,12 @@ impl Tail {
     fn adopt(&mut self, message: &Message, from: &Tail) {
         self.skip_to(message.seq);
         let seqs = from.subjects.get(message.subject());
-        let found = seqs.and_then(|seqs| {
-            let at = seqs
-                .0
-                .binary_search_by_key(&message.seq.0, |(seq, _)| *seq)
-                .ok()?;
-            seqs.0.get(at).copied()
-        });
+        let found = seqs.and_then(|seqs| seqs.size_of(message.seq.0));
         debug_assert!(
             found.is_some(),
             "a live message is listed under its subject"
         );
-        let size = found.map_or(0, |(_, size)| size);
+        let size = found.unwrap_or(0);
         self.bytes += self.timers.add(message);
         self.slots.push_back(Some(message.clone()));
         self.index(
@@ -200,10 +250,9 @@ impl Tail {
         self.live += 1;
         self.live_bytes += u64::from(size);
         match self.subjects.get_mut(subject) {
-            Some(seqs) => seqs.0.push_back((seq, size)),
+            Some(seqs) => seqs.push(seq, size),
             None => {
-                let mut seqs = SubjectSeqs::default();
-                seqs.0.push_back((seq, size));
+                let seqs = SubjectSeqs::One((seq, size));
                 self.bytes += subject.len() as u64 + SLOT_BYTES;
                 self.subjects.insert(subject.into(), seqs);
             }
@@ -245,7 +294,7 @@ impl Tail {
             .saturating_sub(message.body_len() as u64 + SLOT_BYTES + timers);
         self.live -= 1;
         if let Some(seqs) = self.subjects.get_mut(message.subject()) {
-            let size = seqs.remove(seq).map_or(0, |(_, size)| size);
+            let size = seqs.remove(seq).unwrap_or(0);
             self.live_bytes = self.live_bytes.saturating_sub(u64::from(size));
             if seqs.len() == 0 {
                 self.bytes = self
