@@ -118,7 +118,8 @@ fn runs(c: &mut Criterion) {
     let manifest = write(&env, &data, Codec::S2);
     let cache = Arc::new(Cache::new(256 << 20, 16));
     let segment = Segment::open(&env, &data, UUID, manifest, cache.clone());
-    let size_of = |message: &riverlog_engine::Message| message.body_len() as u32;
+    let size_of =
+        |layout: &riverlog_engine::BodyLayout| layout.subject + layout.headers + layout.payload;
     let rebuild = || rebuild_run(&env, &index, UUID, &segment, &size_of, &cache).unwrap();
     println!(
         "segment {} bytes, run {} bytes",

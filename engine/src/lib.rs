@@ -172,7 +172,7 @@ pub use config::{
 pub use error::{Corrupt, ReadError, Stopped};
 pub use format::key_ring::{Key, KeyId, KeyRing};
 pub use ids::{ConsumerId, Lsn, Seq, StreamId, TimestampNs};
-pub use message::{Message, Ttl};
+pub use message::{BodyLayout, Message, Ttl};
 pub use store::{
     BackupCheck, BackupError, BackupReport, BackupSource, RestoreError, RestoreReport,
 };

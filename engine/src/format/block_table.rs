@@ -6,6 +6,7 @@
 //! message at or after a time is found by binary search.
 
 use super::FormatError;
+use super::block::BlockHead;
 use super::cursor::Cursor;
 use super::page::PAYLOAD_BYTES_MAX;
 use crate::ids::{Seq, StreamId, TimestampNs};
@@ -64,6 +65,17 @@ pub struct BlockRef {
     pub disk_len: u32,
     /// Digest of the raw bytes.
     pub content_digest: u64,
+}
+
+impl BlockRef {
+    /// True if `head` is that of the block.
+    pub fn names(&self, head: &BlockHead) -> bool {
+        head.stream == self.stream
+            && head.first_seq == self.first_seq
+            && head.last_seq == self.last_seq
+            && head.disk_len == self.disk_len
+            && head.content_digest == self.content_digest
+    }
 }
 
 impl Entry for BlockRef {

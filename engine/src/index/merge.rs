@@ -9,7 +9,6 @@ use super::postings::PostingCursor;
 use super::reader::{Run, Use};
 use super::writer::{RunWriter, SealedRun};
 use super::{Posting, RunError};
-use crate::format::key_page::decode_key;
 use crate::ids::{Seq, StreamId};
 
 /// A run to merge, or a part of it.
@@ -66,9 +65,14 @@ pub type Retain<'a> = dyn FnMut(StreamId, &mut Vec<Posting>) + 'a;
 
 /// A merge under way. Dropping it leaves a file that nothing names.
 pub struct Merge {
+    copy: MergeCopy,
+    writer: RunWriter,
+}
+
+/// A merge without the run that it writes.
+pub(super) struct MergeCopy {
     inputs: Vec<MergeInput>,
     keys: KeyMerge,
-    writer: RunWriter,
     open: Option<OpenKey>,
     key: OwnedKey,
     entries: Vec<(usize, AnyEntry)>,
@@ -86,6 +90,25 @@ impl Merge {
     /// Begins to merge `inputs` into `writer`. Where they know the same stream, their sequences must
     /// not overlap.
     pub fn new(inputs: Vec<MergeInput>, writer: RunWriter) -> Result<Merge, MergeError> {
+        let copy = MergeCopy::new(inputs)?;
+        Ok(Merge { copy, writer })
+    }
+
+    /// Handles about `budget` keys and postings; true when there is nothing left but
+    /// [`Merge::finish`]. `retain` sees every posting once.
+    pub fn advance(&mut self, budget: usize, retain: &mut Retain<'_>) -> Result<bool, MergeError> {
+        self.copy.advance(&mut self.writer, budget, retain)
+    }
+
+    /// Completes the file and syncs it; the directory is the caller's to sync.
+    pub fn finish(self) -> io::Result<SealedRun> {
+        self.writer.finish(0)
+    }
+}
+
+impl MergeCopy {
+    /// See [`Merge::new`].
+    pub fn new(inputs: Vec<MergeInput>) -> Result<MergeCopy, MergeError> {
         let mut cursors = Vec::with_capacity(inputs.len());
         for (index, MergeInput { run, scope }) in inputs.iter().enumerate() {
             let prefix = match &scope {
@@ -96,42 +119,41 @@ impl Merge {
                 .map_err(|error| MergeError::Input(index, error))?;
             cursors.push(cursor);
         }
-        Ok(Merge {
+        Ok(MergeCopy {
             inputs,
             keys: KeyMerge::new(cursors),
-            writer,
             open: None,
             key: Default::default(),
             entries: Vec::new(),
         })
     }
 
-    /// Handles about `budget` keys and postings; true when there is nothing left but
-    /// [`Merge::finish`]. `retain` sees every posting once.
-    pub fn advance(&mut self, budget: usize, retain: &mut Retain<'_>) -> Result<bool, MergeError> {
+    /// See [`Merge::advance`].
+    pub fn advance(
+        &mut self,
+        writer: &mut RunWriter,
+        budget: usize,
+        retain: &mut Retain<'_>,
+    ) -> Result<bool, MergeError> {
         let mut done = 0;
         while done < budget {
-            if self.open.is_none() && !self.begin_key()? {
+            if self.open.is_none() && !self.begin_key(writer)? {
                 return Ok(true);
             }
-            done += 1 + self.copy_some(retain)?;
+            done += 1 + self.copy_some(writer, retain)?;
         }
         Ok(false)
     }
 
-    /// Completes the file and syncs it; the directory is the caller's to sync.
-    pub fn finish(self) -> io::Result<SealedRun> {
-        self.writer.finish(0)
-    }
-
     /// Begins with the lowest key; false when there is none.
-    fn begin_key(&mut self) -> Result<bool, MergeError> {
+    fn begin_key(&mut self, writer: &mut RunWriter) -> Result<bool, MergeError> {
         let taken = self.keys.take(&mut self.key, &mut self.entries);
         if !taken.map_err(|(index, error)| MergeError::Input(index, error))? {
             return Ok(false);
         }
-        let mut subject = Vec::new();
-        let stream = decode_key(&self.key.1, &mut subject).map_err(|_| MergeError::Overlap)?;
+        let (is_long, key) = &self.key;
+        let stream = key.first_chunk().ok_or(MergeError::Overlap)?;
+        let stream = StreamId(u64::from_be_bytes(*stream));
         let mut lists = Vec::new();
         for (index, entry) in self.entries.drain(..) {
             let AnyEntry::File(entry) = entry else {
@@ -142,7 +164,7 @@ impl Merge {
             lists.push((first, index, PostingCursor::new(entry)));
         }
         lists.sort_by_key(|(first, _, _)| std::cmp::Reverse(*first));
-        self.writer.begin_subject(stream, &subject)?;
+        writer.begin_key(key, *is_long)?;
         self.open = Some(OpenKey {
             stream,
             lists: lists
@@ -155,12 +177,16 @@ impl Merge {
     }
 
     /// Copies the next part of a posting list; returns how many postings that were.
-    fn copy_some(&mut self, retain: &mut Retain<'_>) -> Result<usize, MergeError> {
+    fn copy_some(
+        &mut self,
+        writer: &mut RunWriter,
+        retain: &mut Retain<'_>,
+    ) -> Result<usize, MergeError> {
         let Some(open) = &mut self.open else {
             return Ok(0);
         };
         let Some((index, list)) = open.lists.last_mut() else {
-            self.writer.end_subject()?;
+            writer.end_subject()?;
             self.open = None;
             return Ok(0);
         };
@@ -182,7 +208,7 @@ impl Merge {
             if open.last.is_some_and(|last| last >= seq) {
                 return Err(MergeError::Overlap);
             }
-            self.writer.push_posting(seq, size)?;
+            writer.push_posting(seq, size)?;
             open.last = Some(seq);
         }
         Ok(count)
@@ -192,7 +218,7 @@ impl Merge {
 impl std::fmt::Debug for Merge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Merge")
-            .field("inputs", &self.inputs.len())
+            .field("inputs", &self.copy.inputs.len())
             .field("writer", &self.writer)
             .finish_non_exhaustive()
     }

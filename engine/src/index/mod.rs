@@ -14,6 +14,7 @@ mod postings;
 mod reader;
 mod rebuild;
 mod separators;
+mod sorter;
 #[cfg(test)]
 mod tests;
 mod verify;

@@ -11,10 +11,10 @@ use crate::cache::Cache;
 use crate::format::key_page::encode_key;
 use crate::ids::{Seq, StreamId, TimestampNs};
 use crate::io::Env;
-use crate::message::Message;
+use crate::message::BodyLayout;
 use crate::segment::tests::memory::MemoryIo;
 use crate::segment::tests::{ID, Sample, Sealed, UUID};
-use crate::segment::{Codec, SegmentManifest};
+use crate::segment::{Codec, ScanItem, SegmentManifest, SubjectItem};
 use crate::subject::Filter;
 use std::ops::ControlFlow;
 
@@ -462,11 +462,16 @@ fn the_run_of_another_segment_or_store_is_not_used() {
     assert!(matches!(missing, Err(RunError::Missing)));
 }
 
-fn size_of(message: &Message) -> u32 {
-    message.body_len() as u32 + 20
+fn size_of(layout: &BodyLayout) -> u32 {
+    layout.subject + layout.headers + layout.payload + 20
 }
 
 fn sealed_segment() -> (Sealed, Model) {
+    let (samples, model) = samples();
+    (Sealed::new(samples, Codec::S2), model)
+}
+
+fn samples() -> (Vec<Sample>, Model) {
     let mut samples: Vec<Sample> = (1..4).map(|seq| Sample::new(9, seq)).collect();
     samples.extend((1..600).map(|seq| Sample {
         subject: format!("a.{}.c", seq % 37).into_bytes(),
@@ -482,7 +487,7 @@ fn sealed_segment() -> (Sealed, Model) {
             .or_default()
             .push((sample.seq, size as u32));
     }
-    (Sealed::new(samples, Codec::S2), model)
+    (samples, model)
 }
 
 #[test]
@@ -515,6 +520,75 @@ fn a_rebuilt_run_gives_the_same_answers() {
     // A pure function of the blocks: the same bytes.
     assert!(sealed.io.content(path) == good);
     check_all(&open().unwrap(), &model, &FILTERS).unwrap();
+}
+
+#[test]
+fn a_run_rebuilt_in_parts_is_the_same() {
+    let (sealed, _) = sealed_segment();
+    let path = Path::new("/idx/7.idx");
+    let cache = Arc::new(Cache::new(1 << 20, 8));
+    let segment = sealed.open_with(cache.clone());
+    let rebuild = |sort_bytes_max| {
+        let rebuild = rebuild::Rebuild {
+            env: &sealed.env,
+            path,
+            store_uuid: UUID,
+            sort_bytes_max,
+        };
+        rebuild.run(&segment, &size_of, &cache).unwrap();
+        sealed.io.content(path)
+    };
+    let whole = rebuild(usize::MAX);
+    for sort_bytes_max in [0, 1000, 5000, 20_000] {
+        assert!(rebuild(sort_bytes_max) == whole, "{sort_bytes_max}");
+    }
+}
+
+#[test]
+fn a_rebuild_reads_what_a_scan_reads() {
+    for codec in [Codec::None, Codec::S2] {
+        let (samples, _) = samples();
+        let sealed = Sealed::new(samples, codec);
+        let intact = sealed.bytes();
+        for at in (64..intact.len()).step_by(701) {
+            let mut bytes = intact.clone();
+            bytes[at] ^= 4;
+            sealed.set_bytes(bytes);
+            let segment = sealed.open_with(Arc::new(Cache::new(1 << 20, 8)));
+            let (mut scanned, mut lost) = (Vec::new(), Vec::new());
+            let scan = segment.scan(&mut |item| {
+                match item {
+                    ScanItem::Lost(report) => lost.push(report),
+                    ScanItem::Block(block) => scanned.extend(block.iter().map(|message| {
+                        (
+                            block.stream(),
+                            message.seq,
+                            message.subject().to_vec(),
+                            message.layout(),
+                        )
+                    })),
+                }
+                ControlFlow::Continue(())
+            });
+            let (mut subjects, mut also_lost) = (Vec::new(), Vec::new());
+            let read = segment.scan_subjects(&mut |item| {
+                match item {
+                    SubjectItem::Lost(report) => also_lost.push(report),
+                    SubjectItem::Message {
+                        stream,
+                        seq,
+                        subject,
+                        layout,
+                    } => {
+                        subjects.push((stream, seq, subject.to_vec(), layout));
+                    }
+                }
+                ControlFlow::Continue(())
+            });
+            assert_eq!(read.is_ok(), scan.is_ok());
+            assert!(subjects == scanned && also_lost == lost, "byte {at}");
+        }
+    }
 }
 
 #[test]

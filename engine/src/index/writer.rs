@@ -177,11 +177,22 @@ impl RunWriter {
     /// `InvalidInput` if the order is not kept.
     pub fn begin_subject(&mut self, stream: StreamId, subject: &[u8]) -> io::Result<()> {
         let mut key = std::mem::take(&mut self.subject.key);
-        let mut waiting = std::mem::take(&mut self.subject.waiting);
         key.clear();
-        waiting.clear();
         encode_key(stream, subject, &mut key);
-        let is_long = subject.len() > PAGED_SUBJECT_BYTES_MAX;
+        self.begin(key, subject.len() > PAGED_SUBJECT_BYTES_MAX)
+    }
+
+    /// As [`RunWriter::begin_subject`], with the subject's key.
+    pub(super) fn begin_key(&mut self, encoded: &[u8], is_long: bool) -> io::Result<()> {
+        let mut key = std::mem::take(&mut self.subject.key);
+        key.clear();
+        key.extend_from_slice(encoded);
+        self.begin(key, is_long)
+    }
+
+    fn begin(&mut self, key: Vec<u8>, is_long: bool) -> io::Result<()> {
+        let mut waiting = std::mem::take(&mut self.subject.waiting);
+        waiting.clear();
         let last = match is_long {
             true => &self.last_long_key,
             false => &self.last_key,
@@ -362,6 +373,18 @@ impl RunWriter {
     /// is the number of damaged ranges of the segment whose messages are missing here; 0 unless
     /// the run is rebuilt.
     pub fn finish(mut self, lost_ranges: u64) -> io::Result<SealedRun> {
+        let sealed = self.complete(lost_ranges)?;
+        self.file.sync_data()?;
+        self.file.drop_cache();
+        Ok(sealed)
+    }
+
+    /// As [`RunWriter::finish`] for a file that is read soon and not kept.
+    pub(super) fn finish_temporary(mut self) -> io::Result<SealedRun> {
+        self.complete(0)
+    }
+
+    fn complete(&mut self, lost_ranges: u64) -> io::Result<SealedRun> {
         self.end_keys_page()?;
         self.end_postings_page()?;
         let data_pages = self.next_page;
@@ -404,8 +427,6 @@ impl RunWriter {
         };
         let encoded = footer.encode();
         self.file.write_at(&encoded, footer_offset)?;
-        self.file.sync_data()?;
-        self.file.drop_cache();
         Ok(SealedRun {
             file_bytes: footer.file_bytes,
             footer_digest: Footer::digest_of(&encoded),

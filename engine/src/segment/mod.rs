@@ -15,6 +15,7 @@ mod expected;
 mod lookup;
 mod reader;
 mod rebuild;
+mod subjects;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -37,6 +38,7 @@ use crate::io::{Env, OpenMode};
 pub use decoded::{DecodedBlock, LoadedBlock, Messages, Stretch};
 pub(crate) use expected::{ExpectedBlock, Proof};
 pub use reader::{ScanItem, Segment};
+pub(crate) use subjects::SubjectItem;
 pub use timers::TimersDue;
 pub(crate) use verify::SegmentCheck;
 pub use verify::VerifyReport;

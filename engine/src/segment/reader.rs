@@ -223,14 +223,8 @@ impl Segment {
         visit: &mut dyn FnMut(ScanItem) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         let table = self.whole_table()?;
-        for hole in &table.holes {
-            if visit(ScanItem::Lost(self.hole_report(hole))).is_break() {
-                return Ok(());
-            }
-        }
-        if let Some((offset, reason)) = &table.unknown {
-            let report = self.unknown_report(StreamId(0), *offset, reason);
-            if visit(ScanItem::Lost(report)).is_break() {
+        for lost in self.lost_by_table(&table) {
+            if visit(ScanItem::Lost(lost)).is_break() {
                 return Ok(());
             }
         }
@@ -248,7 +242,17 @@ impl Segment {
         Ok(())
     }
 
-    fn scan_block(
+    /// What a table that was rebuilt cannot name the blocks of.
+    pub(super) fn lost_by_table(&self, table: &Table) -> Vec<Corrupt> {
+        let holes = table.holes.iter().map(|hole| self.hole_report(hole));
+        let unknown = table
+            .unknown
+            .as_ref()
+            .map(|(offset, reason)| self.unknown_report(StreamId(0), *offset, reason));
+        holes.chain(unknown).collect()
+    }
+
+    pub(super) fn scan_block(
         &self,
         found: &BlockRef,
         visit: &mut dyn FnMut(ScanItem) -> ControlFlow<()>,
@@ -325,12 +329,7 @@ impl Segment {
         }
         let head = BlockHead::decode(self.opener.identity(), found.offset, &bytes)
             .map_err(|error| LoadError::Damaged(error.to_string()))?;
-        let same = head.stream == found.stream
-            && head.first_seq == found.first_seq
-            && head.last_seq == found.last_seq
-            && head.disk_len == found.disk_len
-            && head.content_digest == found.content_digest;
-        if !same {
+        if !found.names(&head) {
             return Err(LoadError::Damaged(
                 "the block is not the one named by the block table".to_owned(),
             ));

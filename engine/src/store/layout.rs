@@ -83,6 +83,18 @@ impl Layout {
         u64::from_str_radix(number, 16).ok().map(IdFileId)
     }
 
+    /// True for the name of what the making of an index run leaves behind when it is interrupted.
+    pub fn is_unfinished_index(name: &str) -> bool {
+        let Some((file, rest)) = name.split_once(".idx.") else {
+            return false;
+        };
+        let is_part = |rest: &str| {
+            let number = rest.strip_prefix("part");
+            number.is_some_and(|number| number.parse::<u64>().is_ok())
+        };
+        u64::from_str_radix(file, 16).is_ok() && (rest == "new" || is_part(rest))
+    }
+
     /// The file number in a name of the `seg` or `idx` directory.
     pub fn parse(name: &str) -> Option<SegmentId> {
         let number = name

@@ -365,6 +365,11 @@ fn remove_orphans(
             .map_err(|error| OpenError::io(&dir, error))?;
         for entry in entries {
             let Some((number, named)) = recovered.file_named(&entry.name, &index_files) else {
+                if dir == layout.idx_dir() && Layout::is_unfinished_index(&entry.name) {
+                    let file = dir.join(&entry.name);
+                    let gone = env.io.remove(&file);
+                    gone.map_err(|error| OpenError::io(&file, error))?;
+                }
                 continue;
             };
             recovered.next_segment = recovered.next_segment.max(number.saturating_add(1));

@@ -14,7 +14,7 @@ use crate::ids::StreamId;
 use crate::index::{AnyRun, MemoryRun, Run, RunError, RunIdentity, rebuild_run};
 use crate::io::Env;
 use crate::limits::accounted_bytes;
-use crate::message::Message;
+use crate::message::{BodyLayout, Message};
 use crate::segment::Segment;
 
 /// No stream has this id.
@@ -188,7 +188,7 @@ impl FileIndex {
             path,
             cache,
         } = &self.place;
-        let rebuilt = rebuild_run(env, path, *store_uuid, segment, &accounted_size, cache)
+        let rebuilt = rebuild_run(env, path, *store_uuid, segment, &size_by_layout, cache)
             .and_then(|rebuilt| Ok((self.open_file(segment)?, rebuilt.lost)));
         match rebuilt {
             Ok((run, mut lost)) => {
@@ -212,7 +212,11 @@ impl FileIndex {
 
 /// The accounted size of a sealed message: sealed messages belong to file streams.
 pub(crate) fn accounted_size(message: &Message) -> u32 {
-    let layout = message.layout();
+    size_by_layout(&message.layout())
+}
+
+/// As [`accounted_size`], from the lengths of the message's parts.
+pub(crate) fn size_by_layout(layout: &BodyLayout) -> u32 {
     let (subject, headers) = (layout.subject as usize, layout.headers as usize);
     let size = accounted_bytes(Storage::File, subject, headers, layout.payload as usize);
     u32::try_from(size).unwrap_or(u32::MAX)

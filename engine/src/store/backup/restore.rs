@@ -35,7 +35,7 @@ use crate::index::rebuild_run;
 use crate::message::Message;
 use crate::segment::{Codec, ScanItem, Segment, SegmentManifest, SegmentWriter};
 use crate::stream::Stream;
-use crate::stream::file_index::accounted_size;
+use crate::stream::file_index::{accounted_size, size_by_layout};
 use crate::stream::snapshot::{Positions, StoredConsumer, get_consumer, put_consumer_head};
 
 /// What a restore did.
@@ -255,7 +255,7 @@ impl Sealing<'_> {
         let path = self.layout.segment(manifest.id);
         let segment = Segment::open(env, &path, uuid, manifest, cache.clone());
         let run = self.layout.index(manifest.id);
-        if let Err(error) = rebuild_run(env, &run, uuid, &segment, &accounted_size, &cache) {
+        if let Err(error) = rebuild_run(env, &run, uuid, &segment, &size_by_layout, &cache) {
             tracing::warn!(%error, "an index run was not written");
         }
     }

@@ -19,7 +19,7 @@ use crate::store::checkpoint::{Checkpointer, open_file};
 use crate::store::error::CheckpointError;
 use crate::stream::core::StreamCore;
 use crate::stream::extent::{Extent, SealedFile};
-use crate::stream::file_index::accounted_size;
+use crate::stream::file_index::size_by_layout;
 use crate::stream::index_part::is_covered;
 
 /// Why a job cannot go on.
@@ -311,7 +311,7 @@ impl Job {
         }
         let index = store.layout.index(id);
         let (env, cache) = (&shared.env, &shared.cache);
-        let size = &accounted_size;
+        let size = &size_by_layout;
         if let Err(error) = rebuild_run(env, &index, shared.uuid, &file.segment, size, cache) {
             // It is derived: it will be made when it is first needed.
             tracing::warn!(file = %index.display(), %error, "an index run was not written");

@@ -27,7 +27,7 @@ use crate::meta::MetaBatch;
 use crate::segment::{Codec, ExtentInfo, ScanItem, SegmentManifest, SegmentWriter};
 use crate::stream::core::StreamCore;
 use crate::stream::extent::{Extent, SealedFile};
-use crate::stream::file_index::accounted_size;
+use crate::stream::file_index::size_by_layout;
 
 /// Bytes of a damaged file that are set aside at a time.
 const COPY_BYTES: usize = 1 << 20;
@@ -342,7 +342,7 @@ pub(super) fn index(shared: &StoreShared, layout: &Layout, replacement: &Replace
         &run,
         shared.uuid,
         &file.segment,
-        &accounted_size,
+        &size_by_layout,
         cache,
     ) {
         tracing::warn!(%error, "an index run was not written");
