@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use riverlog_engine::io::Env;
-use riverlog_engine::io::sim::{Fault, SimClock, SimDisk, Trigger};
+use riverlog_engine::io::sim::{Fault, OpKind, SimClock, SimDisk, Trigger};
 use riverlog_engine::{
     Append, Compression, Filter, PurgeRequest, Seq, Store, StoreOptions, Stream, StreamConfig,
 };
@@ -362,7 +362,10 @@ fn without_space_for_the_result_nothing_is_begun() {
 /// A file with a damaged block stays: what is lost in it is reported with its exact range.
 #[test]
 fn a_damaged_file_is_left_alone() {
-    let fixture = open(support::options());
+    let mut options = support::options();
+    // All messages are in one file.
+    options.tail_bytes_max = 256 << 10;
+    let fixture = open(options);
     let stream = fixture.stream(StreamConfig {
         compression: Compression::None,
         ..named("S")
@@ -555,4 +558,61 @@ fn readers_never_notice_a_compaction() {
     let subjects = stream.subjects(&Filter::all()).expect("readable");
     assert_eq!(subjects.len() as u64, keys);
     assert!(subjects.values().all(|count| *count == 1), "{subjects:?}");
+}
+
+/// A file that compaction wrote has its index at once, made from those of the files it replaces: the
+/// new file is not read for it. Where one of these is missing the new file is.
+#[test]
+fn the_index_of_a_compacted_file_comes_from_those_it_replaces() {
+    for is_missing in [false, true] {
+        let mut options = support::options();
+        options.wal.file_bytes = 1 << 20;
+        options.compaction.output_bytes_max = 1 << 20;
+        // No merged run answers in its place.
+        options.index_merge_parts = 100;
+        let fixture = open(options.clone());
+        let (one, two) = (fixture.stream(named("A")), fixture.stream(named("B")));
+        for round in 0..3 {
+            for n in 0..40 {
+                append(&one, &format!("a.{}", n % 9), &[round; 100]);
+                append(&two, &format!("b.{n}.{round}"), &[round; 100]);
+            }
+            fixture.store.checkpoint().expect("sealed");
+        }
+        for seq in (1..=120).filter(|seq| seq % 3 != 0) {
+            one.delete(Seq(seq)).expect("deleted");
+            two.delete(Seq(seq)).expect("deleted");
+        }
+        if is_missing {
+            let indexes = fixture.disk.files().into_iter().map(|(path, _)| path);
+            let index = indexes.filter(|path| path.ends_with(".idx")).min();
+            let env = Env::simulated(&fixture.disk, &fixture.clock, 3);
+            let index = index.expect("an index");
+            env.io.remove(Path::new(&index)).expect("removed");
+        }
+        let before = fixture.disk.ops();
+        fixture.store.compact().expect("compacted");
+        assert!(fixture.store.space().compactions > 0);
+        let new: Vec<String> = fixture.sealed_files();
+        assert_eq!(fixture.index_files(), new.len());
+        let log = fixture.disk.log();
+        let reads = log.iter().filter(|op| {
+            let is_new = new.iter().any(|path| **path == *op.path);
+            op.number > before && is_new && op.kind == OpKind::Read
+        });
+        assert_eq!(reads.count() > 0, is_missing);
+
+        for (stream, filter, expected) in [(&one, "a.2", 5), (&two, "b.*.1", 13), (&two, ">", 40)] {
+            let filter = Filter::new(filter.as_bytes()).expect("a filter");
+            let found = stream.num_pending(&[filter], Seq(0)).expect("counted");
+            assert_eq!(found, expected, "{is_missing}");
+        }
+        // A check compares the index with the file, message by message.
+        drop((one, two));
+        let Fixture { disk, clock, store } = fixture;
+        drop(store);
+        let env = Env::simulated(&disk, &clock, 2);
+        let report = Store::verify_in(&env, Path::new(DIR), &options).expect("verified");
+        assert!(report.findings.is_empty(), "{:?}", report.findings);
+    }
 }

@@ -47,7 +47,7 @@ const USEFUL_POSTINGS_MAX: u64 = 4 << 20;
 const USEFUL_KEYS_SHARE: u64 = 8;
 /// Subjects too long for key pages are held in RAM while a run is written; more bytes of them are
 /// not merged.
-const LONG_KEY_BYTES_MAX: u64 = 16 << 20;
+pub(super) const LONG_KEY_BYTES_MAX: u64 = 16 << 20;
 
 type Wait<'w> = dyn FnMut(Lsn) -> Result<(), CheckpointError> + 'w;
 

@@ -6,7 +6,7 @@ use super::due::ExtentTimers;
 use super::file_index::{FileIndex, IndexPlace, OpenedIndex};
 use crate::error::{Corrupt, ReadError};
 use crate::ids::{SegmentId, StreamId};
-use crate::index::AnyRun;
+use crate::index::{AnyRun, Run};
 use crate::segment::{ExtentInfo, Segment};
 use crate::store::shared::StoreShared;
 
@@ -69,6 +69,11 @@ impl SealedFile {
     /// The subjects of the file, made anew from its blocks if need be.
     pub fn index(&self) -> Result<Arc<OpenedIndex>, ReadError> {
         self.index.open(&self.segment)
+    }
+
+    /// The file's own run if it is there and whole; nothing is made anew.
+    pub fn ready_index(&self) -> Option<Arc<Run>> {
+        self.index.ready(&self.segment)
     }
 
     /// Rebuilds the index that `damaged` came from, unless somebody did so meanwhile.

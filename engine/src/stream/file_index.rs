@@ -160,6 +160,30 @@ impl FileIndex {
         }
     }
 
+    /// The file's run if it is there and whole; nothing is made anew.
+    pub fn ready(&self, segment: &Segment) -> Option<Arc<Run>> {
+        let opened = match self.current() {
+            Some(opened) => opened,
+            None => {
+                let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+                match self.current() {
+                    Some(opened) => opened,
+                    None => {
+                        let run = self
+                            .open_file(segment)
+                            .ok()
+                            .filter(|run| !run.is_partial())?;
+                        self.set(AnyRun::File(Arc::new(run)), Vec::new())
+                    }
+                }
+            }
+        };
+        match &opened.run {
+            AnyRun::File(run) if !opened.is_partial() => Some(run.clone()),
+            _ => None,
+        }
+    }
+
     /// Rebuilds what `damaged` came from, unless somebody did so meanwhile.
     pub fn replace(&self, segment: &Segment, damaged: Option<&AnyRun>) -> Result<(), ReadError> {
         let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);

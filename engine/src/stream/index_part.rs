@@ -9,7 +9,7 @@ use super::extent::{Extent, SealedFile};
 use super::merged_run::MergedRun;
 use crate::error::ReadError;
 use crate::ids::SegmentId;
-use crate::index::{AnyRun, RunError};
+use crate::index::{AnyRun, Run, RunError};
 
 /// Consecutive sequences of a stream and who knows their subjects.
 #[derive(Clone, Debug)]
@@ -49,6 +49,14 @@ impl IndexPart {
                 Ok(run) => Ok(AnyRun::File(run)),
                 Err(error) => Err(PartFailure::Run(None, error)),
             },
+        }
+    }
+
+    /// The part's run if it is there and whole; nothing is made anew.
+    pub fn ready(&self) -> Option<Arc<Run>> {
+        match &self.source {
+            PartSource::File(file) => file.ready_index(),
+            PartSource::Merged(run) => run.open().ok(),
         }
     }
 

@@ -10,17 +10,15 @@ use std::sync::Arc;
 
 use super::erase::Erased;
 use super::measure::by_id;
+use super::output_index::{Copied, OutputIndex};
 use crate::config::Compression;
 use crate::error::ReadError;
 use crate::ids::{SegmentId, Seq, StreamId};
-use crate::index::rebuild_run;
 use crate::segment::{Codec, DecodedBlock, SegmentWriter};
 use crate::store::checkpoint::{Checkpointer, open_file};
 use crate::store::error::CheckpointError;
 use crate::stream::core::StreamCore;
 use crate::stream::extent::{Extent, SealedFile};
-use crate::stream::file_index::size_by_layout;
-use crate::stream::index_part::is_covered;
 
 /// Why a job cannot go on.
 #[derive(Debug)]
@@ -61,6 +59,7 @@ struct Output {
     id: SegmentId,
     path: PathBuf,
     writer: SegmentWriter,
+    copied: Copied,
 }
 
 /// A complete new file that no commit names yet.
@@ -80,6 +79,8 @@ pub(super) struct Job {
     levels: VecDeque<VecDeque<Part>>,
     copying: Option<Copying>,
     output: Option<Output>,
+    /// The index of the output that was completed last.
+    index: Option<OutputIndex>,
     pub outputs: Vec<Finished>,
     output_bytes_max: u64,
     pub bytes_read: u64,
@@ -117,6 +118,7 @@ impl Job {
             levels,
             copying: None,
             output: None,
+            index: None,
             outputs: Vec::new(),
             output_bytes_max,
             bytes_read: 0,
@@ -129,16 +131,26 @@ impl Job {
         self.levels.len()
     }
 
-    /// Copies about `bytes` more. True when everything is copied and every output is complete.
+    /// Copies about `bytes` more, or does a part of an output's index. True when everything is copied
+    /// and every output is complete.
     pub fn step(&mut self, store: &mut Checkpointer, bytes: u64) -> Result<bool, Failure> {
+        if self.index.is_some() {
+            self.index_step(store);
+            return Ok(false);
+        }
         let end = self.bytes_read.saturating_add(bytes);
         while self.bytes_read < end {
             if self.copying.is_none() && !self.next_part(store)? {
-                return Ok(true);
+                self.index_step(store);
+                return Ok(self.index.is_none());
             }
             self.copy_block(store)?;
         }
         Ok(false)
+    }
+
+    fn index_step(&mut self, store: &Checkpointer) {
+        self.index = self.index.take().and_then(|index| index.step(store));
     }
 
     /// Begins with the next part; false when there is none.
@@ -276,15 +288,23 @@ impl Job {
                 copying.begun = true;
             }
             output.writer.push(&record).map_err(failed)?;
+            let copied = output.copied.entry(core.id).or_default();
+            copied.insert(message.seq.0);
         }
         Ok(())
     }
 
-    /// Completes the current output, its index included.
+    /// Completes the current output and begins with its index.
     fn finish_output(&mut self, store: &mut Checkpointer) -> Result<(), Failure> {
-        let Some(Output { id, path, writer }) = self.output.take() else {
+        let Some(output) = self.output.take() else {
             return Ok(());
         };
+        let Output {
+            id,
+            path,
+            writer,
+            copied,
+        } = output;
         if let Some(copying) = &mut self.copying {
             copying.begun = false;
         }
@@ -302,40 +322,18 @@ impl Job {
         let extents = extents
             .map(|info| (info.stream, Extent::sealed(info, &file)))
             .collect();
-        self.outputs.push(Finished {
-            file: file.clone(),
-            extents,
-        });
-        if self.is_covered(store) {
-            return Ok(());
+        let finished = Finished { file, extents };
+        if let Some(index) = self.index.take() {
+            index.complete(store);
         }
-        let index = store.layout.index(id);
-        let (env, cache) = (&shared.env, &shared.cache);
-        let size = &size_by_layout;
-        if let Err(error) = rebuild_run(env, &index, shared.uuid, &file.segment, size, cache) {
-            // It is derived: it will be made when it is first needed.
-            tracing::warn!(file = %index.display(), %error, "an index run was not written");
-            let _ = env.io.remove(&index);
-        }
+        self.index = OutputIndex::begin(store, &finished, copied);
+        self.outputs.push(finished);
         Ok(())
-    }
-
-    /// True if merged index runs know all messages of the last output: nobody asks for its own run,
-    /// and to make it takes memory for all its subjects.
-    fn is_covered(&self, store: &Checkpointer) -> bool {
-        let streams = by_id(store.catalogue.file_streams());
-        let extents = self.outputs.last().map(|output| &output.extents);
-        extents.into_iter().flatten().all(|(stream, extent)| {
-            streams.get(stream).is_some_and(|core| {
-                let runs = core.lock().runs.clone();
-                is_covered(&runs, extent.first, extent.last)
-            })
-        })
     }
 
     /// Gives up: removes what was written.
     pub fn abandon(mut self, store: &mut Checkpointer) {
-        self.copying = None;
+        (self.copying, self.index) = (None, None);
         if let Some(output) = self.output.take() {
             store.files.remove(output.id);
         }
@@ -354,7 +352,12 @@ fn new_output(store: &mut Checkpointer) -> Result<Output, Failure> {
     let path = store.layout.segment(id);
     let shared = &store.shared;
     match SegmentWriter::new(&shared.env, &path, shared.uuid, id) {
-        Ok(writer) => Ok(Output { id, path, writer }),
+        Ok(writer) => Ok(Output {
+            id,
+            path,
+            writer,
+            copied: Copied::new(),
+        }),
         Err(error) => {
             store.files.remove(id);
             Err(Failure::Failed(CheckpointError::from_io(path, error)))

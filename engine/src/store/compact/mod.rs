@@ -17,6 +17,7 @@ mod erase;
 mod install;
 mod job;
 mod measure;
+mod output_index;
 mod pace;
 mod policy;
 
