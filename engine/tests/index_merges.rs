@@ -8,7 +8,7 @@ mod support;
 use std::path::Path;
 
 use riverlog_engine::io::Env;
-use riverlog_engine::io::sim::{CrashMatrix, Fault, SimClock, SimDisk, Trigger};
+use riverlog_engine::io::sim::{CrashMatrix, Fault, OpKind, SimClock, SimDisk, Trigger};
 use riverlog_engine::{Append, Filter, Lsn, Seq, Store, Stream};
 use support::model::ModelStream;
 use support::{Action, DIR, Halt, Pair, config, differences, options, reopen};
@@ -319,4 +319,59 @@ fn merges_on_a_real_disk_survive_the_loss_of_all_index_files() {
     let store = open();
     let stream = store.stream("S").expect("the stream");
     assert_eq!(answers(&stream), before);
+}
+
+/// The number of subjects is asked for again and again while a stream grows: only what was appended
+/// since is looked at.
+#[test]
+fn the_number_of_subjects_costs_what_was_appended() {
+    let (disk, clock) = (SimDisk::new(1), SimClock::new(START_NS));
+    let env = Env::simulated(&disk, &clock, 1);
+    let mut options = options();
+    options.wal.file_bytes = 4 << 20;
+    options.tail_bytes_max = 4 << 20;
+    let (store, _) = Store::open_in(env, Path::new(DIR), options).expect("a store");
+    let (stream, _) = store.create_stream(config(0)).expect("a stream");
+    let append = |n: u32| {
+        let subject = format!("s.{n:020}.{}", "x".repeat(60));
+        let append = Append {
+            subject: subject.as_bytes(),
+            ..Append::default()
+        };
+        stream.append_nosync(&append).expect("accepted");
+    };
+    let number = || stream.num_subjects().expect("counted");
+    (0..3_000).for_each(append);
+    store.checkpoint().expect("sealed");
+    assert_eq!(number(), 3_000);
+    let reads_of = |work: &dyn Fn()| {
+        let before = disk.ops();
+        work();
+        let log = disk.log();
+        let reads = log.iter().filter(|op| {
+            op.number > before && op.kind == OpKind::Read && op.path.contains("/idx/")
+        });
+        reads.count()
+    };
+    // One subject that is known, and one that is not.
+    append(7);
+    append(3_000);
+    let reads = reads_of(&|| assert_eq!(number(), 3_001));
+    assert!(reads < 10, "{reads} pages read");
+    assert_eq!(reads_of(&|| assert_eq!(number(), 3_001)), 0);
+    // What was appended is sealed meanwhile, in a file of its own.
+    append(8);
+    append(3_001);
+    store.checkpoint().expect("sealed");
+    append(3_002);
+    append(3_001);
+    let reads = reads_of(&|| assert_eq!(number(), 3_003));
+    assert!(reads < 20, "{reads} pages read");
+    // Removals are seen.
+    stream.delete(Seq(1)).expect("deleted");
+    assert_eq!(number(), 3_002);
+    append(0);
+    assert_eq!(number(), 3_003);
+    stream.delete(Seq(8)).expect("deleted");
+    assert_eq!(number(), 3_003, "it has another message");
 }

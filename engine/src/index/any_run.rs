@@ -49,6 +49,14 @@ impl AnyEntry {
 }
 
 impl AnyRun {
+    /// Number of its subjects, those of other streams included; `None` if nobody counted.
+    pub fn keys(&self) -> Option<u64> {
+        match self {
+            AnyRun::File(run) => Some(run.keys()),
+            AnyRun::Memory(_) => None,
+        }
+    }
+
     /// True for the same open run.
     pub fn is(&self, other: &AnyRun) -> bool {
         match (self, other) {

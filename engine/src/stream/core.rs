@@ -10,6 +10,7 @@ use super::cursor::ConsumerCore;
 use super::prior::Prior;
 use super::release::ReleaseOrder;
 use super::state::{StreamData, TailRam};
+use super::subject_count::SubjectCount;
 use super::tail::Tail;
 use super::types::{Append, AppendError, Appended, ChangeError};
 use crate::config::{Compression, ConfigError, Storage};
@@ -42,7 +43,7 @@ pub(crate) struct StreamCore {
     data: Mutex<StreamData>,
     /// The last number of subjects that was asked for, with the removal epoch and last sequence at
     /// which it holds.
-    subject_count: Mutex<Option<((u64, u64), u64)>>,
+    subject_count: Mutex<Option<SubjectCount>>,
     pub consumers: Mutex<BTreeMap<Arc<str>, Arc<ConsumerCore>>>,
     /// When maintenance has to look for messages whose time is over.
     expiry_at: AtomicI64,
@@ -115,7 +116,7 @@ impl StreamCore {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn lock_subject_count(&self) -> MutexGuard<'_, Option<((u64, u64), u64)>> {
+    pub(super) fn lock_subject_count(&self) -> MutexGuard<'_, Option<SubjectCount>> {
         self.subject_count
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

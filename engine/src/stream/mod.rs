@@ -32,6 +32,7 @@ mod resolved;
 pub(crate) mod snapshot;
 mod start;
 pub(crate) mod state;
+mod subject_count;
 mod subjects;
 pub(crate) mod tail;
 mod tombstones;

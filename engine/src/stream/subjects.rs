@@ -262,7 +262,7 @@ impl StreamCore {
     }
 
     /// The newest live sequence of an entry in `first..=last`.
-    fn newest_live(
+    pub(super) fn newest_live(
         &self,
         run: &AnyRun,
         entry: &AnyEntry,
@@ -302,29 +302,6 @@ impl StreamCore {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(counts)
-    }
-
-    /// Number of subjects with live messages.
-    pub fn num_subjects(&self) -> Result<u64, ReadError> {
-        let epochs = {
-            let data = self.lock();
-            if !data.has_prior_data() {
-                return Ok(data.tail.subjects().count() as u64);
-            }
-            (data.removal_epoch, data.last_seq)
-        };
-        if let Some((at, count)) = *self.lock_subject_count()
-            && at == epochs
-        {
-            return Ok(count);
-        }
-        let mut count = 0;
-        self.walk_subjects(&Filter::all(), &mut |subject| {
-            count += u64::from(subject.is_live()?);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        *self.lock_subject_count() = Some((epochs, count));
-        Ok(count)
     }
 
     /// The newest live message of each matching subject, up to `to`.

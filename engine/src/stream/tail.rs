@@ -330,6 +330,11 @@ impl Tail {
         self.subjects.get(subject)
     }
 
+    /// Number of subjects with live messages.
+    pub fn subjects_len(&self) -> u64 {
+        self.subjects.len() as u64
+    }
+
     /// Subjects with live messages, in no particular order.
     pub fn subjects(&self) -> impl Iterator<Item = (&[u8], &SubjectSeqs)> {
         self.subjects

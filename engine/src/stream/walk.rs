@@ -179,22 +179,19 @@ impl WalkedSubject<'_> {
         Ok(live_in_tails(&data, self.layout, self.name).collect())
     }
 
-    /// Whether it has a live message.
-    pub fn is_live(&self) -> Result<bool, IndexError> {
+    /// Whether it has a live message up to `to`.
+    pub fn is_live(&self, to: u64) -> Result<bool, IndexError> {
         {
             let data = self.core.lock();
             data.is_at(self.layout)?;
-            if live_in_tails(&data, self.layout, self.name)
-                .next()
-                .is_some()
-            {
+            if live_in_tails(&data, self.layout, self.name).any(|(seq, _)| seq <= to) {
                 return Ok(true);
             }
         }
         for (number, run, entry) in self.sealed() {
             let newest = self
                 .core
-                .newest_of_entry(self.layout, number, run, entry, u64::MAX)?;
+                .newest_of_entry(self.layout, number, run, entry, to)?;
             if newest.is_some() {
                 return Ok(true);
             }

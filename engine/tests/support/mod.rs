@@ -699,6 +699,10 @@ pub fn differences(stream: &Stream, model: &ModelStream) -> Result<(), String> {
             model.subjects()
         ));
     }
+    let number = stream.num_subjects().map_err(|error| error.to_string())?;
+    if number != subjects.len() as u64 {
+        return Err(format!("{number} subjects, but they are {subjects:?}"));
+    }
     for subject in 0..5 {
         let name = subject_name(subject);
         let filter = Filter::new(name.as_bytes()).map_err(|error| error.to_string())?;
