@@ -21,6 +21,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes the next `N` bytes.
+    #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], FormatError> {
         let (head, rest) = self
             .rest
@@ -31,6 +32,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes one byte.
+    #[inline]
     pub fn u8(&mut self) -> Result<u8, FormatError> {
         Ok(self.array::<1>()?[0])
     }
@@ -56,6 +58,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes a variable-length integer.
+    #[inline]
     pub fn varint(&mut self) -> Result<u64, FormatError> {
         let (value, rest) = varint::decode(self.rest)?;
         self.rest = rest;

@@ -23,7 +23,15 @@ pub fn encode(mut value: u64, out: &mut Vec<u8>) {
 }
 
 /// Takes an integer from the front of `input`; returns it and the rest.
+#[inline]
 pub fn decode(input: &[u8]) -> Result<(u64, &[u8]), FormatError> {
+    match input.split_first() {
+        Some((&byte, rest)) if byte < 0x80 => Ok((u64::from(byte), rest)),
+        _ => decode_long(input),
+    }
+}
+
+fn decode_long(input: &[u8]) -> Result<(u64, &[u8]), FormatError> {
     let mut value = 0_u64;
     for (i, &byte) in input.iter().take(BYTES_MAX).enumerate() {
         // The tenth byte holds bit 63 alone.
