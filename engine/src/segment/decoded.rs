@@ -1,6 +1,6 @@
 //! Blocks in memory: checked once when they are read, then served without copying.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
@@ -122,6 +122,14 @@ impl DecodedBlock {
 
     /// The messages at or after `seq`, ascending.
     pub fn iter_from(&self, seq: Seq) -> Messages<'_> {
+        Messages {
+            block: self,
+            walk: self.walk_to(seq),
+        }
+    }
+
+    /// The position before the first record at or after `seq`.
+    fn walk_to(&self, seq: Seq) -> Walk {
         // The last place to start whose record is not behind `seq`; the first one otherwise.
         let (mut low, mut high) = (0, self.restarts.count);
         if self.is_dense() {
@@ -141,14 +149,10 @@ impl DecodedBlock {
             let before = walk;
             match walk.step(self.records(), self.first) {
                 Ok(span) if span.seq < seq && walk.index < self.count => {}
-                Ok(span) if span.seq < seq => break,
-                _ => {
-                    walk = before;
-                    break;
-                }
+                Ok(span) if span.seq < seq => return walk,
+                _ => return before,
             }
         }
-        Messages { block: self, walk }
     }
 
     /// True if no sequence between the first and the last is missing: then a sequence tells its
@@ -157,7 +161,14 @@ impl DecodedBlock {
         self.last_seq.0 - self.first.0.0 == u64::from(self.count) - 1
     }
 
-    fn message(&self, span: &RecordSpan) -> Option<Message> {
+    /// The subject of a record of this block.
+    pub(crate) fn subject(&self, span: &RecordSpan) -> &[u8] {
+        let body = self.raw.get(span.body.clone()).unwrap_or_default();
+        body.get(..span.subject_len as usize).unwrap_or_default()
+    }
+
+    /// A record of this block as a message.
+    pub(crate) fn message(&self, span: &RecordSpan) -> Option<Message> {
         Message::from_body(
             span.seq,
             span.ts,
@@ -222,6 +233,101 @@ impl Iterator for Messages<'_> {
             .step(self.block.records(), self.block.first)
             .ok()?;
         self.block.message(&span)
+    }
+}
+
+/// A place in a block for a reader that comes back for messages further on.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockCursor {
+    block: Arc<DecodedBlock>,
+    spot: Spot,
+}
+
+/// As [`BlockCursor`], but does not keep the block in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakCursor {
+    block: Weak<DecodedBlock>,
+    spot: Spot,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    walk: Walk,
+    /// Every record before it lies before the position.
+    next: Seq,
+}
+
+impl Spot {
+    fn before(block: &DecodedBlock, seq: Seq) -> Spot {
+        Spot {
+            walk: block.walk_to(seq),
+            next: seq,
+        }
+    }
+}
+
+impl BlockCursor {
+    pub fn new(block: Arc<DecodedBlock>) -> BlockCursor {
+        let (walk, next) = (block.walk(0), block.first_seq());
+        BlockCursor {
+            block,
+            spot: Spot { walk, next },
+        }
+    }
+
+    pub fn block(&self) -> &DecodedBlock {
+        &self.block
+    }
+
+    /// True if `seq` lies between the block's first and last message.
+    pub fn covers(&self, seq: Seq) -> bool {
+        self.block.first_seq() <= seq && seq <= self.block.last_seq()
+    }
+
+    /// The record with this sequence, if the block has it. The one behind the last answer costs one
+    /// step.
+    pub fn find(&mut self, seq: Seq) -> Option<RecordSpan> {
+        let block = &*self.block;
+        let spot = &mut self.spot;
+        if seq < spot.next {
+            *spot = Spot::before(block, seq);
+        }
+        let mut steps = 0;
+        while spot.walk.index < block.count {
+            let before = spot.walk;
+            let span = spot.walk.step(block.records(), block.first).ok()?;
+            if span.seq > seq {
+                spot.walk = before;
+                spot.next = seq;
+                return None;
+            }
+            spot.next = span.seq.next();
+            if span.seq == seq {
+                return Some(span);
+            }
+            steps += 1;
+            if steps == RESTART_INTERVAL {
+                *spot = Spot::before(block, seq);
+            }
+        }
+        None
+    }
+
+    pub fn downgrade(&self) -> WeakCursor {
+        WeakCursor {
+            block: Arc::downgrade(&self.block),
+            spot: self.spot,
+        }
+    }
+}
+
+impl WeakCursor {
+    /// The place, if somebody else still has the block.
+    pub fn upgrade(&self) -> Option<BlockCursor> {
+        Some(BlockCursor {
+            block: self.block.upgrade()?,
+            spot: self.spot,
+        })
     }
 }
 

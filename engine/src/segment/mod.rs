@@ -35,6 +35,7 @@ use crate::format::key_ring::KeyId;
 use crate::ids::SegmentId;
 use crate::io::{Env, OpenMode};
 
+pub(crate) use decoded::{BlockCursor, WeakCursor};
 pub use decoded::{DecodedBlock, LoadedBlock, Messages, Stretch};
 pub(crate) use expected::{ExpectedBlock, Proof};
 pub use reader::{ScanItem, Segment};

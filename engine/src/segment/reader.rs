@@ -119,11 +119,26 @@ impl Segment {
     ///
     /// [`ReadError::Corrupt`] if it was there, or may have been, and cannot be read.
     pub fn get(&self, stream: StreamId, seq: Seq) -> Result<Option<Message>, ReadError> {
+        let block = self.covering(stream, seq)?;
+        Ok(block.and_then(|block| block.get(seq)))
+    }
+
+    /// The messages around `seq`, which may itself be missing among them; `None` if the segment was
+    /// sealed without it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Segment::get`].
+    pub(crate) fn covering(
+        &self,
+        stream: StreamId,
+        seq: Seq,
+    ) -> Result<Option<Arc<DecodedBlock>>, ReadError> {
         let Some(found) = self.with_table(|table| self.locate(table, stream, seq, false))? else {
             return Ok(None);
         };
         match self.load_or_corrupt(&found)?.stretch(seq) {
-            Some(Stretch::Good(block)) => Ok(block.get(seq)),
+            Some(Stretch::Good(block)) => Ok(Some(block)),
             Some(Stretch::Lost {
                 first,
                 last,

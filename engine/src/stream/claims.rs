@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::core::StreamCore;
 use super::cursor::compile;
-use super::read::Resolved;
+use super::place::Place;
 use super::release::Leaving;
 use super::state::StreamData;
 use super::types::ChangeError;
@@ -104,13 +104,13 @@ impl StreamCore {
         }
         let filters = compile(&claim.filters)?;
         let end = self.needed_from();
-        let mut resolved = Resolved::default();
+        let mut place = Place::default();
         let mut from = claim.next.0;
         let mut more = true;
         while more {
             let mut step = Vec::new();
             while more && step.len() < STEP_MESSAGES_MAX {
-                match self.next_admitted(&filters, from, &mut resolved) {
+                match self.next_admitted(&filters, from, &mut place) {
                     Ok(Some(message)) if message.seq.0 < end => {
                         from = message.seq.0 + 1;
                         step.push(Leaving::of(self, &message));
@@ -154,12 +154,12 @@ impl StreamCore {
         &self,
         filters: &[Filter],
         from: u64,
-        resolved: &mut Resolved,
+        place: &mut Place,
     ) -> Result<Option<Message>, ReadError> {
         let mut from = from;
         loop {
             let visible = self.visible_seq();
-            if let Some(message) = self.next_message(filters, from, resolved)? {
+            if let Some(message) = self.next_message(filters, from, place)? {
                 return Ok(Some(message));
             }
             from = from.max(visible + 1);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::admission::{IdQuery, Known, Need, Refusal, Verdict};
@@ -41,6 +41,8 @@ pub(crate) struct StreamCore {
     pub shared: Arc<StoreShared>,
     id_key: IdKey,
     data: Mutex<StreamData>,
+    /// [`StreamData::removal_mark`].
+    removals: Arc<AtomicU64>,
     /// The last number of subjects that was asked for, with the removal epoch and last sequence at
     /// which it holds.
     subject_count: Mutex<Option<SubjectCount>>,
@@ -89,6 +91,7 @@ impl StreamCore {
             gate,
             id_key: IdKey::new(shared.dedup_seed, id, data.ids_seed),
             shared,
+            removals: data.removal_mark.clone(),
             data: Mutex::new(data),
             subject_count: Mutex::default(),
             consumers: Mutex::default(),
@@ -108,6 +111,11 @@ impl StreamCore {
     /// Last sequence that readers and consumers may see.
     pub fn visible_seq(&self) -> u64 {
         self.gate.durable_seq().0
+    }
+
+    /// The removal epoch. As long as it stays, what was live is live.
+    pub fn removals(&self) -> u64 {
+        self.removals.load(Ordering::Acquire)
     }
 
     pub fn lock_changed_consumers(&self) -> MutexGuard<'_, Vec<Arc<ConsumerCore>>> {

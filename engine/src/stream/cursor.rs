@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::core::StreamCore;
-use super::read::Resolved;
+use super::place::Place;
 use super::release::Unit;
 use super::snapshot::{put_consumer_config, put_consumer_head};
 use super::types::ChangeError;
@@ -39,7 +39,7 @@ pub(crate) struct ConsumerData {
     /// what lies between.
     pub(super) pending_from: u64,
     /// `None` unless it reads sealed messages.
-    pub(super) resolved: Option<Box<Resolved>>,
+    pub(super) place: Option<Box<Place>>,
     /// The stream's first sequence when the consumer last looked.
     first_seq: u64,
     pub(super) events_since_log: u32,
@@ -105,7 +105,7 @@ impl ConsumerCore {
                 pending: PendingCount::default(),
                 pending_epoch: 0,
                 pending_from: 0,
-                resolved: None,
+                place: None,
                 first_seq: 0,
                 events_since_log: 0,
                 leaving: Vec::new(),
@@ -306,9 +306,9 @@ impl ConsumerCore {
         };
         let purge = if wider {
             let filters = self.lock().filters.clone();
-            let mut resolved = Resolved::default();
+            let mut place = Place::default();
             let visible = stream.visible_seq();
-            let next = stream.next_message(&filters, first_seq, &mut resolved);
+            let next = stream.next_message(&filters, first_seq, &mut place);
             let resume = match next {
                 Ok(Some(message)) => message.seq,
                 // Nobody can tell where the first match is: nothing may be passed over.
@@ -469,7 +469,7 @@ impl ConsumerData {
     /// Counts anew at the next question.
     fn forget_counts(&mut self) {
         self.pending.invalidate();
-        self.resolved = None;
+        self.place = None;
     }
 
     pub fn filters(&self) -> &Arc<[Filter]> {

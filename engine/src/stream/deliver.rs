@@ -192,15 +192,16 @@ impl ConsumerCore {
         fits: &mut dyn FnMut(&Message) -> bool,
     ) -> Result<Option<Next>, ReadError> {
         let visible = stream.visible_seq();
-        let (filters, resolved) = {
+        let (filters, place) = {
             let mut data = self.lock();
-            (data.filters.clone(), data.resolved.take())
+            (data.filters.clone(), data.place.take())
         };
-        let mut resolved = resolved.unwrap_or_default();
-        let mut found = stream.next_message(&filters, from.0, &mut resolved);
+        let mut place = place.unwrap_or_default();
+        place.resume();
+        let mut found = stream.next_message(&filters, from.0, &mut place);
         if matches!(found, Err(ReadError::Corrupt(_))) {
             // Once more: a device may have erred only this time.
-            found = stream.next_message(&filters, from.0, &mut resolved);
+            found = stream.next_message(&filters, from.0, &mut place);
         }
         if let Err(ReadError::Corrupt(damage)) = &found
             && damage.last >= from
@@ -211,8 +212,9 @@ impl ConsumerCore {
             let _ = data.state.skip_to(from, damage.last.next());
             return Ok(None);
         }
-        if !resolved.is_empty() && !matches!(found, Ok(None)) {
-            self.lock().resolved = Some(resolved);
+        place.rest();
+        if !place.is_empty() && !matches!(found, Ok(None)) {
+            self.lock().place = Some(place);
         }
         let Some(message) = found? else {
             if visible >= from.0 {

@@ -13,7 +13,7 @@ use super::deliver::Next;
 use super::erase::Erasure;
 use super::follow::Follower;
 use super::messages::Messages;
-use super::read::Resolved;
+use super::place::Place;
 use super::release::{AckResult, Final};
 use super::remove::Removed;
 use super::types::{
@@ -166,15 +166,16 @@ impl Stream {
         from: Seq,
     ) -> Result<Option<Message>, ReadError> {
         self.core
-            .next_message(filters, from.0, &mut Resolved::default())
+            .next_message(filters, from.0, &mut Place::default())
             .inspect(|message| self.check(message))
     }
 
     /// The messages of a range of sequences that match any filter, all of them with no filter,
     /// ascending.
     ///
-    /// Nothing is held between two steps: messages removed meanwhile are passed over, messages
-    /// that become durable meanwhile are found.
+    /// Between two steps the iterator holds at most one block of messages in memory, and neither a
+    /// file nor a lock: messages removed meanwhile are passed over, messages that become durable
+    /// meanwhile are found.
     pub fn messages(&self, filters: &[Filter], range: RangeInclusive<Seq>) -> Messages {
         Messages::new(self.core.clone(), filters, &range)
     }

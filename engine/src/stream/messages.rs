@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::core::StreamCore;
-use super::read::Resolved;
+use super::place::Place;
 use crate::error::ReadError;
 use crate::ids::Seq;
 use crate::message::Message;
@@ -20,7 +20,7 @@ pub struct Messages {
     filters: Vec<Filter>,
     next: u64,
     last: u64,
-    resolved: Resolved,
+    place: Place,
 }
 
 impl Messages {
@@ -34,7 +34,7 @@ impl Messages {
             filters: filters.to_vec(),
             next: range.start().0,
             last: range.end().0,
-            resolved: Resolved::default(),
+            place: Place::default(),
         }
     }
 
@@ -57,7 +57,7 @@ impl Messages {
         let visible = self.core.visible_seq();
         let found = self
             .core
-            .next_message(&self.filters, self.next, &mut self.resolved);
+            .next_message(&self.filters, self.next, &mut self.place);
         match found {
             Ok(Some(message)) if message.seq.0 <= self.last => {
                 self.next = message.seq.0 + 1;
@@ -65,6 +65,8 @@ impl Messages {
             }
             Ok(Some(_)) => None,
             Ok(None) => {
+                // Whoever waits for more holds no block.
+                self.place.let_go();
                 // Nothing up to here matches; it need not be looked at again.
                 self.next = self.next.max(visible.min(self.last) + 1);
                 None
@@ -85,6 +87,7 @@ impl Iterator for Messages {
     fn next(&mut self) -> Option<Self::Item> {
         let item = self.step();
         if matches!(item, None | Some(Err(ReadError::Io { .. }))) {
+            self.place = Place::default();
             self.last = 0;
             self.next = u64::MAX;
         }

@@ -24,6 +24,7 @@ mod marker;
 pub(crate) mod merged_run;
 mod messages;
 mod notices;
+mod place;
 mod prior;
 mod read;
 mod release;

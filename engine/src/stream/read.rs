@@ -1,22 +1,32 @@
 //! Reads by sequence. Positions are resolved under the lock, bytes are read without it.
 
+use std::sync::Arc;
+
 use super::core::StreamCore;
 use super::extent::Extent;
 use super::filter_set::FilterSet;
+use super::place::Place;
 use super::state::StreamData;
 use super::types::StreamState;
 use crate::error::ReadError;
 use crate::ids::Seq;
 use crate::message::Message;
+use crate::segment::DecodedBlock;
 use crate::subject::Filter;
-
-pub(crate) use super::resolved::Resolved;
 
 /// Messages examined per hold of the lock, so that a long search does not stop appends.
 pub(super) const SCAN_STEP: usize = 4096;
 
 /// How often a message is looked for where the stream's files are replaced meanwhile.
 const ATTEMPTS_MAX: u32 = 1_000;
+
+/// Where a message was found.
+enum Found {
+    Nothing,
+    InRam(Message),
+    /// In a block that may hold what follows it.
+    Sealed(Message, Arc<DecodedBlock>),
+}
 
 pub(super) fn extent_of(extents: &[Extent], seq: u64) -> Option<&Extent> {
     let at = extents.partition_point(|extent| extent.last < seq);
@@ -34,30 +44,58 @@ impl StreamCore {
 
     /// The live message at `seq`, durable or not.
     pub(super) fn get_admitted(&self, seq: u64) -> Result<Option<Message>, ReadError> {
+        Ok(match self.find(seq)? {
+            Found::Nothing => None,
+            Found::InRam(message) | Found::Sealed(message, _) => Some(message),
+        })
+    }
+
+    /// As [`StreamCore::get`]; the block is held on to.
+    fn get_at(&self, seq: u64, place: &mut Place) -> Result<Option<Message>, ReadError> {
+        if seq > self.visible_seq() || !self.lock().is_live(seq) {
+            return Ok(None);
+        }
+        if let Some(message) = place.read(seq) {
+            return Ok(Some(message));
+        }
+        match self.find(seq)? {
+            Found::Nothing => Ok(None),
+            Found::InRam(message) => Ok(Some(message)),
+            Found::Sealed(message, block) => {
+                place.hold(block);
+                Ok(Some(message))
+            }
+        }
+    }
+
+    fn find(&self, seq: u64) -> Result<Found, ReadError> {
         let mut read = Err(self.missing(seq));
         for _ in 0..ATTEMPTS_MAX {
             let extent = {
                 let data = self.lock();
                 if !data.is_live(seq) {
-                    return Ok(None);
+                    return Ok(Found::Nothing);
                 }
                 if let Some(message) = data.in_ram(seq) {
-                    return Ok(Some(message.clone()));
+                    return Ok(Found::InRam(message.clone()));
                 }
                 match extent_of(&data.extents, seq) {
                     Some(extent) => extent.clone(),
                     None => return Err(self.missing(seq)),
                 }
             };
-            match extent.file.segment.get(self.id, Seq(seq)) {
-                Ok(Some(message)) => return Ok(Some(message)),
+            match extent.file.segment.covering(self.id, Seq(seq)) {
+                Ok(Some(block)) => match block.get(Seq(seq)) {
+                    Some(message) => return Ok(Found::Sealed(message, block)),
+                    None => read = Err(self.missing(seq)),
+                },
                 Ok(None) => read = Err(self.missing(seq)),
                 Err(error) => read = Err(error),
             }
             // The file may have been dropped because its last message was just removed, or may
             // have been replaced by another one.
             if !self.lock().is_live(seq) {
-                return Ok(None);
+                return Ok(Found::Nothing);
             }
             if self.has_file(&extent) {
                 break;
@@ -67,17 +105,26 @@ impl StreamCore {
     }
 
     /// The first live, durable message at or after `from` that matches any filter (all match when
-    /// there is none). `resolved` is kept by a reader that walks along with the same filters.
+    /// there is none). `place` is kept by a reader that walks along with the same filters.
     pub fn next_message(
         &self,
         filters: &[Filter],
         from: u64,
-        resolved: &mut Resolved,
+        place: &mut Place,
     ) -> Result<Option<Message>, ReadError> {
         let visible = self.visible_seq();
-        let wants_all = FilterSet::wants_all(filters);
+        let filters = match FilterSet::wants_all(filters) {
+            true => &[],
+            false => filters,
+        };
         let mut seq = from;
         while seq <= visible {
+            // Where matches are listed, those between them need no look.
+            if !place.resolved.lists(seq)
+                && let Some(message) = place.next_in_block(self, filters, &mut seq, visible)
+            {
+                return Ok(Some(message));
+            }
             {
                 let data = self.lock();
                 seq = data.tombstones.next_live(seq.max(data.first_seq));
@@ -85,20 +132,20 @@ impl StreamCore {
                     return Ok(None);
                 }
                 if data.in_ram(seq).is_some() {
-                    let filters = if wants_all { &[] } else { filters };
+                    place.let_go();
                     match scan_ram(&data, filters, &mut seq, visible) {
                         Some(message) => return Ok(Some(message)),
                         None => continue,
                     }
                 }
             }
-            if wants_all {
-                if let Some(message) = self.get(seq)? {
+            if filters.is_empty() {
+                if let Some(message) = self.get_at(seq, place)? {
                     return Ok(Some(message));
                 }
                 continue;
             }
-            if let Some(message) = self.next_sealed(filters, &mut seq, visible, resolved)? {
+            if let Some(message) = self.next_sealed(filters, &mut seq, visible, place)? {
                 return Ok(Some(message));
             }
         }
@@ -111,25 +158,25 @@ impl StreamCore {
         filters: &[Filter],
         seq: &mut u64,
         visible: u64,
-        resolved: &mut Resolved,
+        place: &mut Place,
     ) -> Result<Option<Message>, ReadError> {
-        if !resolved.covers(*seq) {
-            *resolved = self.resolve(filters, *seq, None)?;
+        if !place.resolved.covers(*seq) {
+            place.resolved = self.resolve(filters, *seq, None)?;
         }
-        if let Some(listed) = resolved.listed() {
+        if let Some(listed) = place.resolved.listed() {
             let Some(found) = self.next_live_of(listed, *seq) else {
-                *seq = resolved.last().saturating_add(1);
+                *seq = place.resolved.last().saturating_add(1);
                 return Ok(None);
             };
             *seq = found;
             if found > visible {
                 return Ok(None);
             }
-            let message = self.get(found)?;
+            let message = self.get_at(found, place)?;
             *seq += u64::from(message.is_none());
             return Ok(message);
         }
-        match self.get(*seq) {
+        match self.get_at(*seq, place) {
             Ok(Some(message)) if filters.iter().any(|f| f.matches(message.subject())) => {
                 Ok(Some(message))
             }
@@ -137,10 +184,10 @@ impl StreamCore {
                 *seq += 1;
                 Ok(None)
             }
-            Err(ReadError::Corrupt(damage)) if resolved.index_knows() => {
+            Err(ReadError::Corrupt(damage)) if place.resolved.index_knows() => {
                 // Only what matches is reported.
-                let last = damage.last.0.max(*seq).min(resolved.last());
-                *resolved = self.resolve(filters, *seq, Some(last))?;
+                let last = damage.last.0.max(*seq).min(place.resolved.last());
+                place.resolved = self.resolve(filters, *seq, Some(last))?;
                 Ok(None)
             }
             Err(error) => Err(error),

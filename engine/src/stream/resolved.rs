@@ -68,6 +68,11 @@ impl Resolved {
         }
     }
 
+    /// True if what matches around `seq` is listed.
+    pub(super) fn lists(&self, seq: u64) -> bool {
+        matches!(self.how, How::Listed(_)) && self.covers(seq)
+    }
+
     /// True if the index can tell whether an unreadable message matches.
     pub(super) fn index_knows(&self) -> bool {
         !matches!(self.how, How::Unknown)

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::erase::Erasures;
 use super::extent::Extent;
@@ -98,6 +99,9 @@ pub(crate) struct StreamData {
     pub layout_epoch: u64,
     /// Raised by every removal.
     pub removal_epoch: u64,
+    /// The removal epoch for readers without the lock: what they learned of live messages holds as
+    /// long as it does not change. Raised before the lock is released.
+    pub removal_mark: Arc<AtomicU64>,
     removals: VecDeque<(u64, u64)>,
     /// Position of the last operation on this stream.
     pub last_lsn: Lsn,
@@ -144,6 +148,7 @@ impl StreamData {
             age_next: None,
             layout_epoch: 0,
             removal_epoch: 0,
+            removal_mark: Arc::default(),
             removals: VecDeque::new(),
             last_lsn: Lsn(0),
             dirty_since: None,
@@ -159,6 +164,17 @@ impl StreamData {
     /// I10: live iff inside the range and not removed.
     pub fn is_live(&self, seq: u64) -> bool {
         seq >= self.first_seq && seq <= self.last_seq && !self.tombstones.contains(seq)
+    }
+
+    /// Which of the 64 sequences from `first` on are live; the lowest bit is for `first`.
+    pub fn live_among_next(&self, first: u64) -> u64 {
+        let last = first.saturating_add(63);
+        if self.live_in(first, last) == last - first + 1 {
+            return u64::MAX >> (63 - (last - first));
+        }
+        (first..=last).fold(0, |live, seq| {
+            live | (u64::from(self.is_live(seq)) << (seq - first))
+        })
     }
 
     /// Replaces the list of sealed data.
@@ -354,6 +370,8 @@ impl StreamData {
 
     fn note_removal(&mut self, first: u64, last: u64) {
         self.removal_epoch += 1;
+        self.removal_mark
+            .store(self.removal_epoch, Ordering::Release);
         if self.removals.len() == REMOVALS_REMEMBERED {
             self.removals.pop_front();
         }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::ReadError;
 use crate::format::record::flag;
+use crate::segment::BlockCursor;
 
 /// Reads everything by sequence and by block and compares it with the samples.
 #[track_caller]
@@ -253,4 +254,40 @@ fn a_missing_file_is_a_system_error_not_an_absent_message() {
         segment.get(StreamId(1), Seq(1)),
         Err(ReadError::Io { .. })
     ));
+}
+
+#[test]
+fn a_cursor_finds_what_a_lookup_finds() {
+    for step in [1, 3, 40] {
+        let samples = (1..=500).map(|n| Sample::new(1, n * step)).collect();
+        let sealed = Sealed::new(samples, Codec::None);
+        let block = sealed.open().block(StreamId(1), Seq(0)).unwrap().unwrap();
+        let mut cursor = BlockCursor::new(block.clone());
+        let last = block.last_seq().0;
+        let jumps = (0..3_000_u64).map(|n| n * n * 7_919 % (last + 3));
+        for seq in (0..=last + 1).chain(jumps).chain((0..=last).rev()) {
+            let found = cursor.find(Seq(seq));
+            let found = found.map(|span| {
+                let message = block.message(&span).unwrap();
+                assert_eq!(block.subject(&span), message.subject());
+                message
+            });
+            assert_eq!(found, block.get(Seq(seq)), "{seq}, one in {step}");
+        }
+    }
+}
+
+#[test]
+fn a_weak_cursor_goes_on_where_it_was_and_keeps_no_block() {
+    let samples = (1..=100).map(|n| Sample::new(1, n)).collect();
+    let sealed = Sealed::new(samples, Codec::None);
+    let block = sealed.open().block(StreamId(1), Seq(1)).unwrap().unwrap();
+    let mut cursor = BlockCursor::new(block.clone());
+    assert!(cursor.find(Seq(20)).is_some());
+    let weak = cursor.downgrade();
+    drop(cursor);
+    let found = weak.upgrade().unwrap().find(Seq(21));
+    assert_eq!(found.map(|span| span.seq), Some(Seq(21)));
+    drop(block);
+    assert!(weak.upgrade().is_none());
 }
