@@ -191,6 +191,19 @@ impl IoFile for DiskFile {
         Ok(done)
     }
 
+    fn read_vec_at(&self, len: usize, offset: u64) -> Result<Vec<u8>> {
+        let mut buf = Vec::with_capacity(len);
+        while buf.len() < len {
+            match read_more(&self.file, &mut buf, len, offset) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.in_op("read", error)),
+            }
+        }
+        Ok(buf)
+    }
+
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         // `write_all_at` continues after a partial write and after EINTR.
         self.file
@@ -295,6 +308,26 @@ fn lacks_fallocate(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
 }
 
+/// Reads on where `buf`, which begins at `offset` of the file, ends, until it has at most `len` bytes;
+/// returns how many were added. To fill the memory with zeros first would cost half as much as to
+/// read into it.
+fn read_more(file: &File, buf: &mut Vec<u8>, len: usize, offset: u64) -> Result<usize> {
+    let invalid = || io::Error::from(ErrorKind::InvalidInput);
+    let begin = buf.len();
+    let at = offset.checked_add(begin as u64).ok_or_else(invalid)?;
+    let at = libc::off_t::try_from(at).map_err(|_| invalid())?;
+    let spare = buf.spare_capacity_mut();
+    let wanted = len.saturating_sub(begin).min(spare.len());
+    // SAFETY: the first `wanted` bytes of `spare` are memory of the buffer that nobody else uses, and
+    // the call writes no further; `file` keeps the descriptor open meanwhile.
+    let read = unsafe { libc::pread(file.as_raw_fd(), spare.as_mut_ptr().cast(), wanted, at) };
+    let read = usize::try_from(read).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the call initialised the first `read` bytes behind the old end, and `read <= wanted`,
+    // which lies within the capacity.
+    unsafe { buf.set_len(begin + read.min(wanted)) };
+    Ok(read)
+}
+
 #[cfg(target_os = "linux")]
 fn fallocate(file: &File, len: u64) -> Result<()> {
     let len = libc::off_t::try_from(len).map_err(|_| io::Error::from(ErrorKind::InvalidInput))?;
@@ -388,6 +421,11 @@ mod tests {
         assert_eq!(file.read_at(&mut buf, 2).unwrap(), 6);
         assert_eq!(&buf, b"\0\0\0abc\x09\x09\x09\x09");
         assert_eq!(file.read_at(&mut buf, 8).unwrap(), 0);
+        assert_eq!(file.read_vec_at(3, 4).unwrap(), b"\0ab");
+        assert_eq!(file.read_vec_at(10, 2).unwrap(), b"\0\0\0abc");
+        assert_eq!(file.read_vec_at(10, 8).unwrap(), b"");
+        let error = file.read_vec_at(1, u64::MAX).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
         file.drop_cache();
         assert_eq!(file.len().unwrap(), 8);
         file.set_len(2).unwrap();

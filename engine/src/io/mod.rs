@@ -80,6 +80,13 @@ pub trait IoFile: Send + Sync {
         }
         Ok(())
     }
+    /// Reads `len` bytes at `offset`, fewer only where the file ends.
+    fn read_vec_at(&self, len: usize, offset: u64) -> Result<Vec<u8>> {
+        let mut buf = vec![0; len];
+        let n = self.read_at(&mut buf, offset)?;
+        buf.truncate(n);
+        Ok(buf)
+    }
     /// Writes all of `buf` at `offset`, extending the file if needed.
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()>;
     /// Makes all earlier writes, and the length, durable. After an error nothing is known about

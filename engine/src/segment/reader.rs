@@ -336,12 +336,11 @@ impl Segment {
             ));
         }
         let file = self.file().map_err(LoadError::Io)?;
-        let mut bytes = vec![0_u8; len as usize];
-        match file.read_at(&mut bytes, found.offset) {
-            Ok(read) if read == bytes.len() => {}
+        let bytes = match file.read_vec_at(len as usize, found.offset) {
+            Ok(bytes) if bytes.len() as u64 == len => bytes,
             Ok(_) => return Err(LoadError::Damaged("the file ends in the block".to_owned())),
             Err(error) => return Err(LoadError::Io(ReadError::io(&self.path, error))),
-        }
+        };
         let head = BlockHead::decode(self.opener.identity(), found.offset, &bytes)
             .map_err(|error| LoadError::Damaged(error.to_string()))?;
         if !found.names(&head) {
