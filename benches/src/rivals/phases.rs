@@ -1,10 +1,10 @@
 //! The work, in processes of their own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::contender::{Contender, PAYLOAD_BYTES, Rival};
-use crate::error::{BenchResult, check};
+use crate::error::{BenchError, BenchResult, check};
 use crate::measure::child::{Ending, Reporter};
 use crate::measure::latency::Latencies;
 use crate::measure::os::{Usage, drop_page_cache, kill_self};
@@ -15,6 +15,8 @@ const MIB: f64 = 1024.0 * 1024.0;
 const THREADS: u64 = 8;
 const BATCH: u64 = 1000;
 const POINT_READS: usize = 50_000;
+/// Batches end after so many seconds: some need half an hour for a million messages.
+const LOAD_SECONDS_MAX: f64 = 60.0;
 
 /// How much work there is.
 #[derive(Clone, Copy, Debug)]
@@ -149,27 +151,47 @@ fn threads(rival: &Rival, dir: &Path, work: Work) -> BenchResult<()> {
 
 fn load(rival: &Rival, dir: &Path, work: Work) -> BenchResult<()> {
     let store = (rival.open)(dir)?;
-    let mut seconds = 0.0;
+    let (mut seconds, mut messages) = (0.0, 0);
     for first in (0..work.messages).step_by(BATCH as usize) {
+        if seconds > LOAD_SECONDS_MAX {
+            break;
+        }
         let last = (first + BATCH).min(work.messages);
         let payloads: Vec<Vec<u8>> = (first..last).map(payload).collect();
         let start = Instant::now();
         store.append_batch(&payloads)?;
         seconds += start.elapsed().as_secs_f64();
+        messages = last;
     }
-    let rate = work.messages as f64 / seconds;
+    std::fs::write(loaded_file(dir), messages.to_string())
+        .map_err(|err| BenchError::Io("noting how many messages there are", err))?;
+    let rate = messages as f64 / seconds;
     Reporter.figure("durable batches of 1,000", rate, "msgs/s");
     let usage = Usage::now()?;
     let peak = usage.rss_peak_bytes as f64 / MIB;
     Reporter.figure("peak RSS while writing", peak, "MiB");
-    let per_payload = disk_bytes(dir)? as f64 / (work.messages * PAYLOAD_BYTES as u64) as f64;
+    let payload_bytes = (messages * PAYLOAD_BYTES as u64) as f64;
+    let per_payload = disk_bytes(dir)? as f64 / payload_bytes;
     Reporter.figure("disk bytes per payload byte", per_payload, "");
-    let written = usage.device_write_bytes as f64 / (work.messages * PAYLOAD_BYTES as u64) as f64;
+    let written = usage.device_write_bytes as f64 / payload_bytes;
     Reporter.figure("bytes written per payload byte", written, "");
     kill_self()
 }
 
-fn read(rival: &Rival, dir: &Path, work: Work) -> BenchResult<()> {
+/// Says how many messages [`load`] wrote.
+fn loaded_file(dir: &Path) -> PathBuf {
+    dir.with_extension("loaded")
+}
+
+fn loaded(dir: &Path) -> BenchResult<u64> {
+    let text = std::fs::read_to_string(loaded_file(dir))
+        .map_err(|err| BenchError::Io("asking how many messages there are", err))?;
+    let number = text.parse();
+    number.map_err(|_| BenchError::Failed(format!("{text:?} is no number of messages")))
+}
+
+fn read(rival: &Rival, dir: &Path, _: Work) -> BenchResult<()> {
+    let messages = loaded(dir)?;
     drop_page_cache(dir)?;
     let start = Instant::now();
     let store = (rival.open)(dir)?;
@@ -181,13 +203,13 @@ fn read(rival: &Rival, dir: &Path, work: Work) -> BenchResult<()> {
     let opened = Usage::now()?.rss_bytes as f64 / MIB;
     Reporter.figure("RSS when open", opened, "MiB");
     let start = Instant::now();
-    check_all(rival, &*store, work.messages)?;
+    check_all(rival, &*store, messages)?;
     if rival.reads_all {
-        let rate = work.messages as f64 / start.elapsed().as_secs_f64();
+        let rate = messages as f64 / start.elapsed().as_secs_f64();
         Reporter.figure("sequential read, checked", rate, "msgs/s");
     }
     if rival.reads_by_number {
-        point_reads(&*store, work.messages)?;
+        point_reads(&*store, messages)?;
     }
     let rss = Usage::now()?.rss_peak_bytes as f64 / MIB;
     Reporter.figure("peak RSS while reading", rss, "MiB");
