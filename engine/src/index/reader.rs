@@ -198,9 +198,14 @@ impl Run {
         &self.separators
     }
 
+    /// True if the filter says that the subject is absent.
+    pub fn excludes(&self, subject: &SubjectKey) -> bool {
+        !self.filter.maybe_contains(subject.hash)
+    }
+
     /// What is known of one subject. Most absent ones cost no page.
     pub fn lookup(&self, subject: &SubjectKey) -> Result<Option<SubjectEntry>, RunError> {
-        if !self.filter.maybe_contains(subject.hash) {
+        if self.excludes(subject) {
             return Ok(None);
         }
         let key = subject.bytes();

@@ -3,13 +3,13 @@
 //! Derived from the stream's extents and merged runs: where a merged run covers sequences it
 //! answers, elsewhere the runs of the sealed files do. Each part is asked for its own range only.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::extent::{Extent, SealedFile};
 use super::merged_run::MergedRun;
 use crate::error::ReadError;
 use crate::ids::SegmentId;
-use crate::index::{AnyRun, Run, RunError};
+use crate::index::{AnyRun, Run, RunError, SubjectKey};
 
 /// Consecutive sequences of a stream and who knows their subjects.
 #[derive(Clone, Debug)]
@@ -17,6 +17,9 @@ pub(crate) struct IndexPart {
     pub first: u64,
     pub last: u64,
     pub source: PartSource,
+    /// A run that knows every subject of the part, for questions that its filter answers: without a
+    /// lock or a counter that threads share. A later run of the same file knows no others.
+    whole: OnceLock<Arc<Run>>,
 }
 
 /// Where the subjects of a part are.
@@ -38,18 +41,39 @@ pub(crate) enum PartFailure {
 }
 
 impl IndexPart {
+    fn new(first: u64, last: u64, source: PartSource) -> IndexPart {
+        IndexPart {
+            first,
+            last,
+            source,
+            whole: OnceLock::new(),
+        }
+    }
+
     /// The part's run.
     pub fn open(&self) -> Result<AnyRun, PartFailure> {
-        match &self.source {
+        let (run, is_partial) = match &self.source {
             PartSource::File(file) => match file.index() {
-                Ok(opened) => Ok(opened.run.clone()),
-                Err(error) => Err(PartFailure::Read(error)),
+                Ok(opened) => (opened.run.clone(), opened.is_partial()),
+                Err(error) => return Err(PartFailure::Read(error)),
             },
             PartSource::Merged(run) => match run.open() {
-                Ok(run) => Ok(AnyRun::File(run)),
-                Err(error) => Err(PartFailure::Run(None, error)),
+                Ok(run) => (AnyRun::File(run), false),
+                Err(error) => return Err(PartFailure::Run(None, error)),
             },
+        };
+        if let AnyRun::File(file) = &run
+            && !is_partial
+            && self.whole.get().is_none()
+        {
+            let _ = self.whole.set(file.clone());
         }
+        Ok(run)
+    }
+
+    /// True if the part is known not to have the subject.
+    pub fn excludes(&self, subject: &SubjectKey) -> bool {
+        self.whole.get().is_some_and(|run| run.excludes(subject))
     }
 
     /// The part's run if it is there and whole; nothing is made anew.
@@ -74,20 +98,13 @@ impl IndexPart {
 pub(crate) fn index_parts(extents: &[Extent], runs: &[Arc<MergedRun>]) -> Vec<IndexPart> {
     let mut parts: Vec<IndexPart> = runs
         .iter()
-        .map(|run| IndexPart {
-            first: run.first,
-            last: run.last,
-            source: PartSource::Merged(run.clone()),
-        })
+        .map(|run| IndexPart::new(run.first, run.last, PartSource::Merged(run.clone())))
         .collect();
     for extent in extents {
         let mut add = |first: u64, last: u64| {
             if first <= last {
-                parts.push(IndexPart {
-                    first,
-                    last,
-                    source: PartSource::File(extent.file.clone()),
-                });
+                let source = PartSource::File(extent.file.clone());
+                parts.push(IndexPart::new(first, last, source));
             }
         };
         let mut first = extent.first;

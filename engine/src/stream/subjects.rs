@@ -211,6 +211,9 @@ impl StreamCore {
             }
         }
         for (number, part) in layout.parts.iter().enumerate().rev() {
+            if wanted.key.as_ref().is_some_and(|key| part.excludes(key)) {
+                continue;
+            }
             let mut found = self.last_in_part(layout, number, wanted, to)?;
             // A lost message might be the one.
             if self.look_for_lost(part, found.unwrap_or(0))? {
