@@ -145,12 +145,12 @@ impl Filter {
 
     /// The only subject this filter matches, if it has no wildcard.
     pub fn literal(&self) -> Option<&[u8]> {
-        (self.plan == Plan::Literal).then_some(&self.text[..])
+        matches!(self.plan, Plan::Literal).then_some(&self.text[..])
     }
 
     /// True if every subject matches.
     pub fn is_all(&self) -> bool {
-        self.plan == Plan::Prefix(0)
+        matches!(self.plan, Plan::Prefix(0))
     }
 
     /// Bytes with which every matching subject starts: whole tokens and the dot behind them, or

@@ -29,10 +29,14 @@ impl Rng {
 }
 
 fn open(disk: &SimDisk, cache_bytes_max: u64) -> Store {
+    open_with_tail(disk, cache_bytes_max, 1 << 20)
+}
+
+fn open_with_tail(disk: &SimDisk, cache_bytes_max: u64, tail_bytes_max: u64) -> Store {
     let env = Env::simulated(disk, &SimClock::new(START_NS), 1);
     let mut options = support::options();
-    options.wal.file_bytes = 1 << 20;
-    options.tail_bytes_max = 1 << 20;
+    options.wal.file_bytes = tail_bytes_max;
+    options.tail_bytes_max = tail_bytes_max;
     options.cache_bytes_max = cache_bytes_max;
     let (store, _) = Store::open_in(env, Path::new(DIR), options).expect("a store");
     store
@@ -407,4 +411,51 @@ fn damage_behind_the_block_of_an_iterator_is_one_item() {
         assert_eq!(found, readable);
         assert_eq!(damaged, [(lost[0], lost[lost.len() - 1])]);
     }
+}
+
+/// Messages that match lie at both ends of the file, so that they seem to lie everywhere.
+#[test]
+fn unevenly_spread_matches_are_all_found() {
+    const LAST: u64 = 90_000;
+    let disk = SimDisk::new(1);
+    let store = open_with_tail(&disk, 1 << 20, 64 << 20);
+    let stream = stream(&store);
+    let mut model = Model::new();
+    for seq in 1..=LAST {
+        let subject = match seq {
+            1..=20_000 | 70_001.. => "a.x",
+            _ if seq.is_multiple_of(1_000) => "b.y",
+            _ => "c.z",
+        };
+        append(&stream, subject, &[]);
+        model.insert(seq, (subject.to_owned(), Vec::new()));
+    }
+    store.commit();
+    store.checkpoint().expect("sealed");
+    let all_filters: [&[&str]; 5] = [
+        &["a.>"],
+        &["a.x", "b.y"],
+        &["b.*"],
+        &["a.>", "c.>"],
+        &["a.*", "b.>", "*.z"],
+    ];
+    let check = |model: &Model| {
+        for texts in all_filters {
+            let filters: Vec<Filter> = texts.iter().map(|text| filter(text)).collect();
+            let matching = |row: &(&u64, &(String, Vec<u8>))| {
+                filters.iter().any(|f| f.matches(row.1.0.as_bytes()))
+            };
+            let expected: Vec<u64> = model.iter().filter(matching).map(|(seq, _)| *seq).collect();
+            let found = rest_of(&mut stream.messages(&filters, ALL));
+            assert!(found == expected, "{texts:?}");
+        }
+    };
+    check(&model);
+    purge(&stream, &mut model, Some(filter("c.z")), None);
+    check(&model);
+    purge(&stream, &mut model, None, Some(10_000));
+    check(&model);
+    store.commit();
+    store.checkpoint().expect("sealed");
+    check(&model);
 }

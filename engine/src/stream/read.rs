@@ -123,6 +123,7 @@ impl StreamCore {
             if !place.resolved.lists(seq)
                 && let Some(message) = place.next_in_block(self, filters, &mut seq, visible)
             {
+                place.resolved.count_found();
                 return Ok(Some(message));
             }
             {
@@ -161,7 +162,7 @@ impl StreamCore {
         place: &mut Place,
     ) -> Result<Option<Message>, ReadError> {
         if !place.resolved.covers(*seq) {
-            place.resolved = self.resolve(filters, *seq, None)?;
+            place.resolved = self.resolve(filters, *seq, None, &place.resolved)?;
         }
         if let Some(listed) = place.resolved.listed() {
             let Some(found) = self.next_live_of(listed, *seq) else {
@@ -178,6 +179,7 @@ impl StreamCore {
         }
         match self.get_at(*seq, place) {
             Ok(Some(message)) if filters.iter().any(|f| f.matches(message.subject())) => {
+                place.resolved.count_found();
                 Ok(Some(message))
             }
             Ok(_) => {
@@ -187,7 +189,7 @@ impl StreamCore {
             Err(ReadError::Corrupt(damage)) if place.resolved.index_knows() => {
                 // Only what matches is reported.
                 let last = damage.last.0.max(*seq).min(place.resolved.last());
-                place.resolved = self.resolve(filters, *seq, Some(last))?;
+                place.resolved = self.resolve(filters, *seq, Some(last), &place.resolved)?;
                 Ok(None)
             }
             Err(error) => Err(error),
