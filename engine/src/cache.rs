@@ -14,7 +14,7 @@ use quick_cache::sync::{self, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, UnitWeighter, Weighter};
 
 use crate::format::file_header::FileKind;
-use crate::format::page::PAGE_BYTES;
+use crate::format::page::{PAGE_BYTES, PageKind};
 use crate::io::{Env, IoFile, OpenMode};
 use crate::segment::LoadedBlock;
 
@@ -36,8 +36,8 @@ impl FileKey {
 enum Key {
     /// The block at an offset.
     Block(FileKey, u64),
-    /// A page by number.
-    Page(FileKey, u32),
+    /// A page by kind and number.
+    Page(FileKey, PageKind, u32),
 }
 
 #[derive(Clone)]
@@ -48,6 +48,8 @@ enum Entry {
 
 /// Accounted bytes of an entry besides its content: key, bookkeeping and allocation headers.
 const ENTRY_BYTES: u64 = 160;
+/// What is read ahead at once takes at most one part in so many.
+const AHEAD_SHARE: u64 = 16;
 /// Entries are spread over this many locks. Fixed, not derived from the machine, so that a
 /// simulation evicts the same entries everywhere.
 const SHARDS: usize = 8;
@@ -133,24 +135,31 @@ impl Cache {
     }
 
     /// The payload of a cached page.
-    pub fn page(&self, file: FileKey, page_no: u32) -> Option<Bytes> {
-        match self.entries.get(&Key::Page(file, page_no)) {
+    pub fn page(&self, file: FileKey, kind: PageKind, page_no: u32) -> Option<Bytes> {
+        match self.entries.get(&Key::Page(file, kind, page_no)) {
             Some(Entry::Page(payload)) => Some(payload),
             _ => None,
         }
     }
 
     /// Keeps the checked payload of a page.
-    pub fn put_page(&self, file: FileKey, page_no: u32, payload: Bytes) {
+    pub fn put_page(&self, file: FileKey, kind: PageKind, page_no: u32, payload: Bytes) {
         self.entries
-            .insert(Key::Page(file, page_no), Entry::Page(payload));
+            .insert(Key::Page(file, kind, page_no), Entry::Page(payload));
+    }
+
+    /// Number of pages that may be read before they are asked for: with more of them a small cache
+    /// would lose some before their turn.
+    pub fn pages_ahead_max(&self) -> u32 {
+        let pages = self.entries.capacity() / (AHEAD_SHARE * PAGE_BYTES as u64);
+        u32::try_from(pages).unwrap_or(u32::MAX)
     }
 
     /// Closes a file and drops what was read from it: for a derived file that was written anew.
     pub fn forget_content(&self, key: FileKey) {
         self.files.remove(&key);
         self.entries.retain(|entry, _| match entry {
-            Key::Block(file, _) | Key::Page(file, _) => *file != key,
+            Key::Block(file, _) | Key::Page(file, _, _) => *file != key,
         });
     }
 

@@ -260,14 +260,15 @@ impl IdFile {
 
     /// The checked payload of a page of ids.
     fn page(&self, page_no: u32) -> Result<Bytes, ReadError> {
-        if let Some(payload) = self.cache.page(self.key, page_no) {
+        if let Some(payload) = self.cache.page(self.key, PageKind::Ids, page_no) {
             return Ok(payload);
         }
         let mut bytes = vec![0; PAGE_BYTES];
         self.read_pages(&*self.open()?, page_no, &mut bytes)?;
         let len = self.checked(PageKind::Ids, page_no, &mut bytes)?.len();
         let payload = Bytes::from(bytes).slice(page::HEAD_BYTES..page::HEAD_BYTES + len);
-        self.cache.put_page(self.key, page_no, payload.clone());
+        self.cache
+            .put_page(self.key, PageKind::Ids, page_no, payload.clone());
         Ok(payload)
     }
 

@@ -57,6 +57,14 @@ impl AnyRun {
         }
     }
 
+    /// Number of its messages, those of other streams included; `None` if nobody counted.
+    pub fn postings_count(&self) -> Option<u64> {
+        match self {
+            AnyRun::File(run) => Some(run.postings_count()),
+            AnyRun::Memory(_) => None,
+        }
+    }
+
     /// True for the same open run.
     pub fn is(&self, other: &AnyRun) -> bool {
         match (self, other) {

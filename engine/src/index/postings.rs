@@ -172,7 +172,8 @@ impl Run {
         let Postings::Pages { .. } = entry.place else {
             return Ok((0, entry.first));
         };
-        let (page_no, chunk) = self.chunk_bytes(entry, index, Use::Again)?;
+        // A guess is a part off at most if sequences lie evenly.
+        let (page_no, chunk) = self.chunk_bytes(entry, index, 1, Use::Again)?;
         let mut cursor = Cursor::new(&chunk);
         let head = decode_chunk_head(&mut cursor).and_then(|(_, before)| {
             let (first, _) = decode_posting(&mut cursor, Seq(0))?;
@@ -195,7 +196,7 @@ impl Run {
                     .map_err(|error| self.damaged(*page_no, error))
             }
             Postings::Pages { .. } => {
-                let (page_no, chunk) = self.chunk_bytes(entry, index, uses)?;
+                let (page_no, chunk) = self.chunk_bytes(entry, index, 0, uses)?;
                 let mut cursor = Cursor::new(&chunk);
                 decode_chunk_head(&mut cursor)
                     .and_then(|(count, _)| decode_list(cursor, Seq(0), count))
@@ -204,11 +205,12 @@ impl Run {
         }
     }
 
-    /// The page of part `index`, from the part on.
+    /// The page of part `index`, from the part on. So many parts on either side are read with it.
     fn chunk_bytes(
         &self,
         entry: &SubjectEntry,
         index: u32,
+        around: u32,
         uses: Use,
     ) -> Result<(u32, Bytes), RunError> {
         let Postings::Pages {
@@ -217,9 +219,15 @@ impl Run {
         else {
             return Ok((0, Bytes::new()));
         };
+        let end = index.saturating_add(around).saturating_add(1);
+        let end = page_no.saturating_add(end.min(self.chunks(entry)));
+        let near = page_no.saturating_add(index.saturating_sub(around))..end;
         let page_no = page_no.saturating_add(index);
         let offset = if index == 0 { offset as usize } else { 0 };
-        let payload = self.page(PageKind::Postings, page_no, uses)?;
+        let payload = match uses {
+            Use::Once => self.page(PageKind::Postings, page_no, uses)?,
+            Use::Again => self.page_of_walk(PageKind::Postings, page_no, near)?,
+        };
         Ok((page_no, payload.slice(offset.min(payload.len())..)))
     }
 }

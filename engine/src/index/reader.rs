@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::io::ErrorKind;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -30,6 +31,10 @@ use crate::subject::Filter;
 
 /// Pages that opening reads at once.
 const PAGES_PER_READ: u32 = 16;
+/// Pages that a walk reads at once, at most.
+const WALK_PAGES_MAX: u32 = 64;
+/// Pages that a walk may leave out: to read them too costs less than another read.
+const SKIPPED_PAGES_MAX: u32 = 8;
 
 /// What a run must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,36 @@ pub struct Run {
     footer: Footer,
     separators: Separators,
     filter: Bloom,
+    walk: Walk,
+}
+
+/// How far the last walk over pages came. Several walks at once share it and then read fewer pages
+/// ahead; what they find does not depend on it.
+#[derive(Debug, Default)]
+struct Walk(AtomicU64);
+
+impl Walk {
+    /// Number of pages that a walk reads which goes on at `start`: more and more.
+    fn pages_from(&self, start: u32) -> u32 {
+        let state = self.0.load(Ordering::Relaxed);
+        let (end, pages) = ((state >> 32) as u32, state as u32);
+        let goes_on = start
+            .checked_sub(end)
+            .is_some_and(|skipped| skipped <= SKIPPED_PAGES_MAX);
+        let pages = match goes_on {
+            true => (2 * pages).clamp(1, WALK_PAGES_MAX),
+            false => 1,
+        };
+        let state = u64::from(end) << 32 | u64::from(pages);
+        self.0.store(state, Ordering::Relaxed);
+        pages
+    }
+
+    fn was_read_to(&self, end: u32) {
+        let pages = self.0.load(Ordering::Relaxed) as u32;
+        let state = u64::from(end) << 32 | u64::from(pages);
+        self.0.store(state, Ordering::Relaxed);
+    }
 }
 
 /// A subject as runs know it, prepared once for all of them.
@@ -149,6 +184,7 @@ impl Run {
             footer,
             separators: Separators::default(),
             filter: Bloom::default(),
+            walk: Walk::default(),
         };
         let mut separators = Separators::default();
         run.read_section(&*file, 1, PageKind::KeySeparators, &mut |payload| {
@@ -279,8 +315,13 @@ impl Run {
     pub(super) fn long_keys(&self, uses: Use) -> Result<Bytes, RunError> {
         let start = self.footer.section_start(2);
         let mut joined = Vec::new();
-        for index in 0..self.footer.section_pages[2] {
-            joined.extend_from_slice(&self.page(PageKind::LongKeys, start + index, uses)?);
+        let end = start + self.footer.section_pages[2];
+        for page_no in start..end {
+            let page = match uses {
+                Use::Once => self.page(PageKind::LongKeys, page_no, uses)?,
+                Use::Again => self.page_of_walk(PageKind::LongKeys, page_no, page_no..end)?,
+            };
+            joined.extend_from_slice(&page);
         }
         Ok(Bytes::from(joined))
     }
@@ -320,7 +361,10 @@ impl Run {
         let last = first.saturating_add(pages_max).min(self.separators.len());
         for index in first..last {
             let page_no = self.separators.page_no(index);
-            let payload = self.page(PageKind::Keys, page_no, Use::Again)?;
+            let payload = match pages_max {
+                1 => self.page(PageKind::Keys, page_no, Use::Again)?,
+                _ => self.page_of_walk(PageKind::Keys, page_no, page_no..page_no)?,
+            };
             match visit_page(payload, page_no, start, visit) {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => return Ok(()),
@@ -332,27 +376,78 @@ impl Run {
 
     /// The payload of a page, from the cache or from the file.
     pub(super) fn page(&self, kind: PageKind, page_no: u32, uses: Use) -> Result<Bytes, RunError> {
-        if let Some(payload) = self.cache.page(self.key, page_no) {
+        match self.cache.page(self.key, kind, page_no) {
+            Some(payload) => Ok(payload),
+            None => self.read_pages(kind, page_no, page_no..page_no.saturating_add(1), uses),
+        }
+    }
+
+    /// As [`Run::page`] where others will be asked for soon: those of `near` are read with it, and
+    /// those behind it if the last read ended in front of it.
+    pub(super) fn page_of_walk(
+        &self,
+        kind: PageKind,
+        page_no: u32,
+        near: Range<u32>,
+    ) -> Result<Bytes, RunError> {
+        if let Some(payload) = self.cache.page(self.key, kind, page_no) {
             return Ok(payload);
         }
+        let pages_max = self.cache.pages_ahead_max().clamp(1, WALK_PAGES_MAX);
+        let start = near.start.min(page_no);
+        let start = start.max(page_no.saturating_sub(pages_max - 1));
+        let further = self.walk.pages_from(start).min(pages_max);
+        let further = start.saturating_add(further).min(self.data_pages());
+        let end = further.max(near.end).min(start.saturating_add(pages_max));
+        let end = end.max(page_no.saturating_add(1));
+        self.walk.was_read_to(end);
+        self.read_pages(kind, page_no, start..end, Use::Again)
+    }
+
+    /// Reads the pages of `range`, which are of any kind, and returns one of them.
+    fn read_pages(
+        &self,
+        kind: PageKind,
+        page_no: u32,
+        range: Range<u32>,
+        uses: Use,
+    ) -> Result<Bytes, RunError> {
         let file = match self.cache.file(&self.env, self.key, &self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(RunError::Missing),
             Err(error) => return Err(RunError::io(&self.path, error)),
         };
-        let mut bytes = vec![0_u8; PAGE_BYTES];
-        let offset = self.footer.page_offset(page_no);
-        let read = file
-            .read_at(&mut bytes, offset)
-            .map_err(|error| unreadable(&self.path, offset, &error))?;
-        let len = page::decode(&self.opener, kind, page_no, &mut bytes[..read])
-            .map_err(|error| self.damaged(page_no, error))?
-            .len();
-        let payload = Bytes::from(bytes).slice(page::HEAD_BYTES..page::HEAD_BYTES + len);
-        if uses == Use::Again {
-            self.cache.put_page(self.key, page_no, payload.clone());
+        let offset = self.footer.page_offset(range.start);
+        let mut bytes = match file.read_vec_at(PAGE_BYTES * range.len(), offset) {
+            Ok(bytes) => bytes,
+            // Nobody asked for the others.
+            Err(_) if range.len() > 1 => {
+                return self.read_pages(kind, page_no, page_no..page_no.saturating_add(1), uses);
+            }
+            Err(error) => return Err(unreadable(&self.path, offset, &error)),
+        };
+        let mut wanted = Err(FormatError::Truncated);
+        for (at, page) in range.zip(bytes.chunks_mut(PAGE_BYTES)) {
+            // Each page is copied: a slice would keep all of them in memory.
+            let decoded = page::decode_any(&self.opener, at, page)
+                .map(|(found, payload)| (found, Bytes::copy_from_slice(payload)));
+            if let Ok((found, payload)) = &decoded
+                && uses == Use::Again
+            {
+                self.cache.put_page(self.key, *found, at, payload.clone());
+            }
+            if at == page_no {
+                wanted = decoded;
+            }
         }
-        Ok(payload)
+        let payload = wanted.and_then(|(found, payload)| match found == kind {
+            true => Ok(payload),
+            false => Err(FormatError::UnknownKind {
+                what: "page",
+                found: found as u8,
+            }),
+        });
+        payload.map_err(|error| self.damaged(page_no, error))
     }
 
     /// Reads all pages of a section past the cache: what they hold stays in memory.

@@ -295,6 +295,72 @@ fn many_subjects_need_many_pages_and_few_reads() {
     assert!(written.io.reads() - before <= 2);
 }
 
+/// Counts all subjects from `from` on in a run that was just opened; returns the reads, too.
+fn count_cold(written: &Written, from: Seq) -> (u64, u64) {
+    let run = written.open().unwrap();
+    let before = written.io.reads();
+    let mut count = 0;
+    run.matching(StreamId(1), &Filter::all(), &mut |_, entry| {
+        count += run.count_from(&entry, from).unwrap();
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    (count, written.io.reads() - before)
+}
+
+#[test]
+fn a_walk_over_lists_reads_many_pages_at_once() {
+    // Lists that share pages, and lists of several pages of which one or two are needed.
+    for (subjects, msgs, reads_max) in [(600, 300, 60), (60, 6000, 80)] {
+        let mut model = Model::new();
+        for n in 0..subjects {
+            let list = (0..msgs).map(|at| (Seq(1 + at * subjects + n), 100_000));
+            let subject = format!("s.{n:03}").into_bytes();
+            model.insert((StreamId(1), subject), list.collect());
+        }
+        let written = Written::new(model);
+        let pages = written.io.content(&written.path).len() / 4096;
+        assert!(pages > 180, "{pages} pages");
+        let total = subjects * msgs;
+        for from in [2, total / 3, total / 2, total - 10] {
+            let (count, reads) = count_cold(&written, Seq(from));
+            assert_eq!(count, total - from + 1);
+            assert!(reads <= reads_max, "{reads} reads of {pages} pages");
+        }
+    }
+}
+
+#[test]
+fn an_unreadable_page_that_nobody_asked_for_is_no_error() {
+    let mut model = Model::new();
+    for n in 0..200 {
+        let list = (0..300).map(|at| (Seq(1 + at * 200 + n), 100_000));
+        model.insert(
+            (StreamId(1), format!("s.{n:03}").into_bytes()),
+            list.collect(),
+        );
+    }
+    let written = Written::new(model);
+    let mut failed = 0;
+    for page in 0..40 {
+        let offset = 64 + page * 4096;
+        written.io.set_bad(&written.path, offset..offset + 1);
+        let run = written.open().unwrap();
+        let walked = run.matching(StreamId(1), &Filter::all(), &mut |subject, entry| {
+            if subject[2] < b'1' {
+                match list(&run, &entry, Seq(0)) {
+                    Ok(list) => assert_eq!(list.len(), 300),
+                    Err(_) => failed += 1,
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        failed += u32::from(walked.is_err());
+    }
+    // About 300 bytes short of a page for three lists: the pages of the first hundred.
+    assert!((30..=200).contains(&failed), "{failed}");
+}
+
 #[test]
 fn subjects_longer_than_a_page_are_found() {
     let mut model = small();

@@ -199,7 +199,7 @@ impl Segment {
         kind: PageKind,
         page_no: u32,
     ) -> Result<Bytes, Miss> {
-        if let Some(payload) = self.cache.page(self.key, page_no) {
+        if let Some(payload) = self.cache.page(self.key, kind, page_no) {
             return Ok(payload);
         }
         let file = self.file().map_err(Miss::Failed)?;
@@ -211,7 +211,8 @@ impl Segment {
             .map_err(Miss::TableDamaged)?
             .len();
         let payload = Bytes::from(bytes).slice(page::HEAD_BYTES..page::HEAD_BYTES + len);
-        self.cache.put_page(self.key, page_no, payload.clone());
+        self.cache
+            .put_page(self.key, kind, page_no, payload.clone());
         Ok(payload)
     }
 

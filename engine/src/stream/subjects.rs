@@ -19,6 +19,10 @@ use crate::subject::Filter;
 /// go on.
 pub(super) type LiveVisitor<'v> = dyn FnMut(&[(u64, u32)]) -> ControlFlow<()> + 'v;
 
+/// With fewer messages per subject their sequences stand next to the subjects, and to count the
+/// other subjects instead saves no read.
+const COMPLEMENT_MSGS_PER_SUBJECT_MIN: u64 = 32;
+
 /// Sequences of one part that a question is about, and whether all of them are live.
 #[derive(Clone, Copy)]
 struct Span {
@@ -74,36 +78,106 @@ impl StreamCore {
             return Ok(0);
         };
         let run = layout.open(number)?;
-        let mut count = 0;
-        let mut failure = None;
-        let mut take = |entry: &AnyEntry| match self.count_live(&run, entry, span) {
-            Ok(more) => {
-                count += more;
-                ControlFlow::Continue(())
-            }
-            Err(error) => {
-                failure = Some(error);
-                ControlFlow::Break(())
-            }
+        let counted = match self.count_by_complement(&run, filters, span) {
+            Ok(None) => self.count_each(&run, filters, span),
+            Ok(Some(count)) => Ok(count),
+            Err(error) => Err(error),
         };
-        let mut walked = Ok(());
+        counted.map_err(|error| failed(number, &run, error))
+    }
+
+    /// Live messages in a span, subject by subject.
+    fn count_each(
+        &self,
+        run: &AnyRun,
+        filters: &FilterSet<'_>,
+        span: Span,
+    ) -> Result<u64, RunError> {
+        let mut count = 0;
+        self.each_matching(run, filters, &mut |entry| {
+            count += self.count_live(run, entry, span)?;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// As [`StreamCore::count_each`], by the messages that do not match, which must be fewer.
+    /// `None` if they are not, or if that would save nothing or not be exact.
+    fn count_by_complement(
+        &self,
+        run: &AnyRun,
+        filters: &FilterSet<'_>,
+        span: Span,
+    ) -> Result<Option<u64>, RunError> {
+        let (Some(subjects), Some(msgs)) = (run.keys(), run.postings_count()) else {
+            return Ok(None);
+        };
+        let is_long = msgs / COMPLEMENT_MSGS_PER_SUBJECT_MIN >= subjects;
+        if !span.clean || !is_long || filters.literals().is_some() {
+            return Ok(None);
+        }
+        let (mut matching, mut cut) = (0_u64, false);
+        self.each_matching(run, filters, &mut |entry| {
+            matching = matching.saturating_add(entry.count());
+            cut |= entry.first() < span.first || entry.last() > span.last;
+            Ok(())
+        })?;
+        if !cut || matching <= msgs / 2 {
+            return Ok(None);
+        }
+        let (mut known, mut first, mut last, mut others) = (0_u64, u64::MAX, 0, 0);
+        let mut failure = None;
+        run.matching(self.id, &Filter::all(), &mut |subject, entry| {
+            known = known.saturating_add(entry.count());
+            first = first.min(entry.first());
+            last = last.max(entry.last());
+            if filters.matches(subject) {
+                return ControlFlow::Continue(());
+            }
+            match self.count_live(run, &entry, span) {
+                Ok(more) => {
+                    others += more;
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        // A run that lacks lost or removed messages cannot tell how many of them are in the span.
+        let is_whole = first <= last && known.checked_sub(1) == Some(last - first);
+        let in_span = first <= span.first && span.last <= last;
+        let count = (span.last - span.first + 1).checked_sub(others);
+        Ok(count.filter(|_| is_whole && in_span))
+    }
+
+    /// Visits each matching subject of a run once.
+    fn each_matching(
+        &self,
+        run: &AnyRun,
+        filters: &FilterSet<'_>,
+        take: &mut dyn FnMut(&AnyEntry) -> Result<(), RunError>,
+    ) -> Result<(), RunError> {
         for (filter, counts) in filters.iter() {
-            walked = run.matching(
-                self.id,
-                filter,
-                &mut |subject, entry| match counts(subject) {
-                    true => take(&entry),
+            let mut failure = None;
+            run.matching(self.id, filter, &mut |subject, entry| {
+                if counts(subject) {
+                    failure = take(&entry).err();
+                }
+                match failure.is_some() {
+                    true => ControlFlow::Break(()),
                     false => ControlFlow::Continue(()),
-                },
-            );
-            if walked.is_err() {
-                break;
+                }
+            })?;
+            if let Some(error) = failure {
+                return Err(error);
             }
         }
-        match failure.or(walked.err()) {
-            Some(error) => Err(failed(number, &run, error)),
-            None => Ok(count),
-        }
+        Ok(())
     }
 
     /// What of a part lies in `from..=to` and in the stream; `None` if nothing does.
