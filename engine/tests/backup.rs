@@ -18,7 +18,7 @@ use support::{Action, DIR, Pair, config, consumer_config, differences};
 const BACKUP: &str = "/backup";
 
 fn env(disk: &SimDisk) -> Env {
-    Env::simulated(disk, &SimClock::new(START_NS + 1_000_000), 3)
+    support::suite_env(disk, &SimClock::new(START_NS + 1_000_000), 3)
 }
 
 fn open(disk: &SimDisk) -> Store {
@@ -29,7 +29,7 @@ fn open(disk: &SimDisk) -> Store {
 /// A store of its own, with a stream in it already, so that ids differ from those of the backup.
 fn other_store(disk: &SimDisk) -> Store {
     let clock = SimClock::new(START_NS + 2_000_000);
-    let env = Env::simulated(disk, &clock, 77);
+    let env = support::suite_env(disk, &clock, 77);
     let (store, _) =
         Store::open_in(env, Path::new("/other"), support::options()).expect("a new store");
     let config = StreamConfig {
@@ -196,7 +196,7 @@ fn a_stream_comes_back_as_it_was() {
 
 fn other_store_again(disk: &SimDisk) -> Store {
     let clock = SimClock::new(START_NS + 3_000_000);
-    let env = Env::simulated(disk, &clock, 78);
+    let env = support::suite_env(disk, &clock, 78);
     let opened = Store::open_in(env, Path::new("/other"), support::options());
     opened.unwrap_or_else(|error| panic!("{error}")).0
 }

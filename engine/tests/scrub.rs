@@ -6,7 +6,6 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use riverlog_engine::io::Env;
 use riverlog_engine::io::sim::{SimClock, SimDisk};
 use riverlog_engine::{
     Append, Damage, FoundBy, ReadError, ScrubStatus, Seq, Store, StoreOptions, VerifyReport,
@@ -36,7 +35,7 @@ struct Running {
 
 fn open_with(disk: &SimDisk, at_ns: i64, options: StoreOptions) -> Running {
     let clock = SimClock::new(at_ns);
-    let env = Env::simulated(disk, &clock, 2);
+    let env = support::suite_env(disk, &clock, 2);
     let opened = Store::open_in(env, Path::new(DIR), options);
     let (store, _) = opened.unwrap_or_else(|error| panic!("{error}"));
     Running { store, clock }
@@ -64,7 +63,7 @@ impl Running {
 }
 
 fn verify(disk: &SimDisk) -> VerifyReport {
-    let env = Env::simulated(disk, &SimClock::new(START_NS), 2);
+    let env = support::suite_env(disk, &SimClock::new(START_NS), 2);
     let report = Store::verify_in(&env, Path::new(DIR), &support::options());
     report.unwrap_or_else(|error| panic!("{error}"))
 }

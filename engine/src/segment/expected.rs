@@ -16,7 +16,9 @@ pub(crate) struct ExpectedBlock {
     pub last: Seq,
     /// Number of its records, if its head is readable.
     pub count: Option<u32>,
-    content_digest: u64,
+    /// `None` in an encrypted file, which has digests of what it stores only: one of the content
+    /// would confirm a guess.
+    content_digest: Option<u64>,
 }
 
 /// Whether records are those that a block held.
@@ -39,7 +41,7 @@ impl Segment {
             first: found.first_seq,
             last: found.last_seq,
             count: self.head_of(&found).map(|head| head.count),
-            content_digest: found.content_digest,
+            content_digest: self.key_id().is_none().then_some(found.content_digest),
         })
     }
 
@@ -83,9 +85,12 @@ impl ExpectedBlock {
         if count == 0 {
             return Proof::Unknown;
         }
+        let Some(expected) = self.content_digest else {
+            return Proof::Unknown;
+        };
         let digest = builder.finish(Codec::None).head.content_digest;
         match self.count {
-            _ if digest == self.content_digest => Proof::Same,
+            _ if digest == expected => Proof::Same,
             Some(expected) if expected == count => Proof::Different,
             _ => Proof::Unknown,
         }

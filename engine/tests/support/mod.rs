@@ -71,6 +71,17 @@ pub fn env(disk: &SimDisk, clock: &SimClock, seed: u64, kind: u8) -> Env {
     env
 }
 
+/// Suites named `*_encrypted` are the plain ones once more, with keys.
+pub fn suite_is_encrypted() -> bool {
+    env!("CARGO_CRATE_NAME").ends_with("_encrypted")
+}
+
+/// An environment of the kind that a suite works with.
+pub fn suite_env(disk: &SimDisk, clock: &SimClock, seed: u64) -> Env {
+    let kind = if suite_is_encrypted() { ENCRYPTED } else { 0 };
+    env(disk, clock, seed, kind)
+}
+
 /// As [`env`], of the kind that the disk has: whatever else of it is damaged, `FORMAT` names a key.
 pub fn env_of(disk: &SimDisk, clock: &SimClock, seed: u64) -> Env {
     let format = disk.read_file(Path::new(DIR).join("FORMAT"));
