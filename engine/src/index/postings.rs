@@ -224,10 +224,7 @@ impl Run {
         let near = page_no.saturating_add(index.saturating_sub(around))..end;
         let page_no = page_no.saturating_add(index);
         let offset = if index == 0 { offset as usize } else { 0 };
-        let payload = match uses {
-            Use::Once => self.page(PageKind::Postings, page_no, uses)?,
-            Use::Again => self.page_of_walk(PageKind::Postings, page_no, near)?,
-        };
+        let payload = self.page_of_walk(PageKind::Postings, page_no, near, uses)?;
         Ok((page_no, payload.slice(offset.min(payload.len())..)))
     }
 }

@@ -317,10 +317,7 @@ impl Run {
         let mut joined = Vec::new();
         let end = start + self.footer.section_pages[2];
         for page_no in start..end {
-            let page = match uses {
-                Use::Once => self.page(PageKind::LongKeys, page_no, uses)?,
-                Use::Again => self.page_of_walk(PageKind::LongKeys, page_no, page_no..end)?,
-            };
+            let page = self.page_of_walk(PageKind::LongKeys, page_no, page_no..end, uses)?;
             joined.extend_from_slice(&page);
         }
         Ok(Bytes::from(joined))
@@ -363,7 +360,7 @@ impl Run {
             let page_no = self.separators.page_no(index);
             let payload = match pages_max {
                 1 => self.page(PageKind::Keys, page_no, Use::Again)?,
-                _ => self.page_of_walk(PageKind::Keys, page_no, page_no..page_no)?,
+                _ => self.page_of_walk(PageKind::Keys, page_no, page_no..page_no, Use::Again)?,
             };
             match visit_page(payload, page_no, start, visit) {
                 Ok(ControlFlow::Continue(())) => {}
@@ -383,13 +380,17 @@ impl Run {
     }
 
     /// As [`Run::page`] where others will be asked for soon: those of `near` are read with it, and
-    /// those behind it if the last read ended in front of it.
+    /// those behind it if the last read ended in front of it. What is used once is read by itself.
     pub(super) fn page_of_walk(
         &self,
         kind: PageKind,
         page_no: u32,
         near: Range<u32>,
+        uses: Use,
     ) -> Result<Bytes, RunError> {
+        if uses == Use::Once {
+            return self.page(kind, page_no, uses);
+        }
         if let Some(payload) = self.cache.page(self.key, kind, page_no) {
             return Ok(payload);
         }
@@ -401,7 +402,7 @@ impl Run {
         let end = further.max(near.end).min(start.saturating_add(pages_max));
         let end = end.max(page_no.saturating_add(1));
         self.walk.was_read_to(end);
-        self.read_pages(kind, page_no, start..end, Use::Again)
+        self.read_pages(kind, page_no, start..end, uses)
     }
 
     /// Reads the pages of `range`, which are of any kind, and returns one of them.

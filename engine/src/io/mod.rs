@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::format::cipher::{Opener, Sealer};
 use crate::format::file_header::FileKind;
-use crate::format::key_ring::KeyRing;
+use crate::format::key_ring::{KeyId, KeyRing};
 
 pub mod disk;
 pub(crate) mod read_only;
@@ -138,6 +138,11 @@ impl Env {
             entropy: Arc::new(system::SystemEntropy),
             keys: None,
         }
+    }
+
+    /// The key of files that are begun now; `None` where they are not encrypted.
+    pub(crate) fn current_key(&self) -> Option<KeyId> {
+        self.keys.as_ref().map(|keys| keys.current().id())
     }
 
     /// What writes the units of a file that is begun now.

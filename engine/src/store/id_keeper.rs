@@ -230,7 +230,7 @@ impl IdKeeper {
         if !shared.rekey.ids.load(Ordering::Acquire) {
             return None;
         }
-        let current = shared.env.keys.as_ref().map(|keys| keys.current().id());
+        let current = shared.env.current_key();
         let other = files
             .iter()
             .filter(|file| !file.is_damaged() && file.key_id() != current);

@@ -46,7 +46,7 @@ pub(super) fn read_or_create(env: &Env, layout: &Layout) -> Result<Identity, Ope
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Identity {
             uuid: create(env, layout)?,
             created: true,
-            key: env.keys.as_ref().map(|keys| keys.current().id()),
+            key: env.current_key(),
         }),
         Err(error) => Err(OpenError::io(layout.format(), error)),
     }

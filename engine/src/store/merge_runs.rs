@@ -129,12 +129,7 @@ impl RunMerger {
 
     /// Drops merged runs that have another key than new files have.
     fn drop_rekeyed(&self) {
-        let current = self
-            .shared
-            .env
-            .keys
-            .as_ref()
-            .map(|ring| ring.current().id());
+        let current = self.shared.env.current_key();
         for core in self.catalogue.file_streams() {
             let runs = core.lock().runs.clone();
             for run in runs.iter() {

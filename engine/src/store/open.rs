@@ -184,7 +184,7 @@ pub(super) fn open(env: Env, dir: &Path, options: &StoreOptions) -> Result<Opene
         reserve.keep();
         // Last: from then on everything that counts has this key. On a full disk the old log does
         // not have it yet.
-        if identity.key != env.keys.as_ref().map(|keys| keys.current().id()) {
+        if identity.key != env.current_key() {
             identity::write(&env, &layout, uuid)?;
         }
     }

@@ -73,7 +73,7 @@ fn rekeyed(store: &Checkpointer, usable: &[Facts]) -> Option<SegmentId> {
     if !shared.rekey.segments.load(Ordering::Acquire) {
         return None;
     }
-    let current = shared.env.keys.as_ref().map(|keys| keys.current().id());
+    let current = shared.env.current_key();
     let has_other_key = |id: SegmentId| {
         let listed = store.files.get(id);
         listed.is_some_and(|listed| listed.file.segment.key_id() != current)

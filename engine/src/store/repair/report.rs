@@ -63,8 +63,7 @@ pub struct RestoredRange {
     /// Number of messages.
     pub msgs: u64,
     /// The file's block table proves that they are what was lost. Otherwise the source vouches for
-    /// them.
-    /// Never true in an encrypted file, which keeps no digest of what its blocks hold.
+    /// them. Never true in an encrypted file, which keeps no digest of what its blocks hold.
     pub proven: bool,
 }
 

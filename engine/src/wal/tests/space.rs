@@ -13,6 +13,20 @@ fn fill(queue: &CommitQueue, committer: &mut Committer) -> EnqueueError {
     panic!("the log never filled");
 }
 
+fn enqueue_larger_than_a_file(queue: &CommitQueue) {
+    let config = vec![7_u8; 40_000];
+    let large = queue.enqueue(Class::Append, 1, None, |out| {
+        Op::StreamPut {
+            stream: STREAM,
+            created: TimestampNs(0),
+            changed: TimestampNs(0),
+            config: &config,
+        }
+        .encode(out);
+    });
+    large.expect("accepted");
+}
+
 #[test]
 fn a_full_log_waits_for_its_checkpoint() {
     let disk = SimDisk::new(1);
@@ -83,17 +97,7 @@ fn the_file_that_follows_a_full_one_is_room() {
         queue_and_committer(&disk, 1, small(), 1, Vec::new()).expect("created");
     enqueue(&queue, Class::Append, 1).expect("room");
     assert_eq!(committer.step(), Step::Committed(1));
-    let config = vec![7_u8; 40_000];
-    let large = queue.enqueue(Class::Append, 1, None, |out| {
-        Op::StreamPut {
-            stream: STREAM,
-            created: TimestampNs(0),
-            changed: TimestampNs(0),
-            config: &config,
-        }
-        .encode(out);
-    });
-    large.expect("accepted");
+    enqueue_larger_than_a_file(&queue);
     assert_eq!(committer.step(), Step::Committed(1));
     assert_eq!(queue.room(Class::Append), Err(EnqueueError::Full));
     assert_eq!(committer.step(), Step::Idle);
@@ -107,18 +111,7 @@ fn a_record_larger_than_a_file_gets_a_file_of_its_own() {
         queue_and_committer(&disk, 1, small(), 1, Vec::new()).expect("created");
     enqueue(&queue, Class::Append, 2).expect("room");
     committer.step();
-    let config = vec![7_u8; 40_000];
-    queue
-        .enqueue(Class::Append, 1, None, |out| {
-            Op::StreamPut {
-                stream: STREAM,
-                created: TimestampNs(0),
-                changed: TimestampNs(0),
-                config: &config,
-            }
-            .encode(out);
-        })
-        .expect("accepted");
+    enqueue_larger_than_a_file(&queue);
     assert_eq!(committer.step(), Step::Committed(1));
     let next = queue
         .enqueue(Class::Append, 1, None, |out| {
